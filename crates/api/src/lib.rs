@@ -1,0 +1,19 @@
+//! What Kubernetes kinds are: the resource table, `Object`, errors as `Status`, keys, selectors, patches,
+//! defaults, validation and printing. No I/O, no clock, no async.
+//!
+//! Knowledge of kinds is data (`data/`, made from the upstream documents); code is written for behaviour only
+//! and stands in one place a kind.
+//!
+//! Start reading at [`object`] (what is stored), [`resource`] (which kinds there are), [`keys`] (where they are
+//! stored).
+
+pub mod keys;
+pub mod object;
+pub mod plane;
+pub mod resource;
+pub mod status;
+
+pub use object::Object;
+pub use plane::PlaneId;
+pub use resource::Resource;
+pub use status::{Reason, Status};
