@@ -20,7 +20,10 @@ struct Inner {
 impl Object {
     /// Takes bytes that are known to be a JSON object, as read from a keyspace.
     pub fn from_stored(bytes: Bytes) -> Object {
-        Object(Arc::new(Inner { bytes, tree: OnceLock::new() }))
+        Object(Arc::new(Inner {
+            bytes,
+            tree: OnceLock::new(),
+        }))
     }
 
     /// Parses bytes that came from outside.
@@ -43,7 +46,9 @@ impl Object {
 
     /// The parsed tree; `Null` if the stored bytes are not JSON.
     pub fn tree(&self) -> &Value {
-        self.0.tree.get_or_init(|| serde_json::from_slice(&self.0.bytes).unwrap_or(Value::Null))
+        self.0
+            .tree
+            .get_or_init(|| serde_json::from_slice(&self.0.bytes).unwrap_or(Value::Null))
     }
 
     /// A typed read view of the whole object. Never put back whole (D9).

@@ -9,7 +9,7 @@ use std::{fmt, str::FromStr};
 pub struct PlaneId([u8; PlaneId::LEN]);
 
 #[derive(Debug, thiserror::Error)]
-#[error("a plane id is {} characters of a-z and 0-9, not {0:?}", PlaneId::LEN)]
+#[error("a plane id is 16 characters of a-z and 0-9, not {0:?}")]
 pub struct NotAPlaneId(String);
 
 impl PlaneId {
@@ -30,8 +30,7 @@ impl FromStr for PlaneId {
     type Err = NotAPlaneId;
 
     fn from_str(text: &str) -> Result<PlaneId, NotAPlaneId> {
-        let bytes: [u8; PlaneId::LEN] =
-            text.as_bytes().try_into().map_err(|_| NotAPlaneId(text.to_owned()))?;
+        let bytes: [u8; PlaneId::LEN] = text.as_bytes().try_into().map_err(|_| NotAPlaneId(text.to_owned()))?;
         if bytes.iter().all(|byte| Self::ALPHABET.contains(byte)) {
             Ok(PlaneId(bytes))
         } else {

@@ -43,7 +43,10 @@ pub struct KeyRange {
 impl KeyRange {
     pub fn one(key: impl Into<Bytes>) -> KeyRange {
         let key = key.into();
-        KeyRange { start: key.clone(), end: Bound::Included(key) }
+        KeyRange {
+            start: key.clone(),
+            end: Bound::Included(key),
+        }
     }
 
     /// All keys that start with `prefix`.
@@ -54,7 +57,10 @@ impl KeyRange {
     }
 
     pub fn between(start: impl Into<Bytes>, end: impl Into<Bytes>) -> KeyRange {
-        KeyRange { start: start.into(), end: Bound::Excluded(end.into()) }
+        KeyRange {
+            start: start.into(),
+            end: Bound::Excluded(end.into()),
+        }
     }
 
     pub fn contains(&self, key: &[u8]) -> bool {
@@ -115,7 +121,12 @@ pub struct Range {
 
 impl Range {
     pub fn of(keys: KeyRange) -> Range {
-        Range { keys, revision: None, limit: None, content: Content::Full }
+        Range {
+            keys,
+            revision: None,
+            limit: None,
+            content: Content::Full,
+        }
     }
 }
 
@@ -197,11 +208,19 @@ pub enum Op {
 
 impl Op {
     pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Op {
-        Op::Put(Put { key: key.into(), value: value.into(), lease: None, previous: Previous::Omit })
+        Op::Put(Put {
+            key: key.into(),
+            value: value.into(),
+            lease: None,
+            previous: Previous::Omit,
+        })
     }
 
     pub fn delete(key: impl Into<Bytes>) -> Op {
-        Op::Delete { keys: KeyRange::one(key), previous: Previous::Omit }
+        Op::Delete {
+            keys: KeyRange::one(key),
+            previous: Previous::Omit,
+        }
     }
 
     pub fn get(key: impl Into<Bytes>) -> Op {
@@ -246,7 +265,11 @@ pub enum Event {
         /// Absent for creations, and where compaction has taken it.
         previous: Option<KeyValue>,
     },
-    Delete { key: Bytes, revision: Revision, previous: Option<KeyValue> },
+    Delete {
+        key: Bytes,
+        revision: Revision,
+        previous: Option<KeyValue>,
+    },
 }
 
 impl Event {
