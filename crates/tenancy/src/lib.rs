@@ -1,1 +1,14 @@
+//! VirtualCluster: tenants' planes on one super cluster.
+//!
+//! This room makes and ends planes ([`operator`]), carries what tenants ask for down to the super cluster and what came
+//! of it back up ([`syncer`]), and lets a tenant's `logs` and `exec` reach its Pods and no other ([`node_proxy`]). It talks
+//! to planes through `client` only, so the super cluster may be any Kubernetes; it must never know the API server, a
+//! store, or a runtime.
+//!
+//! Translation is pure and stands in [`translate`], one file a kind: values in, values out, no client. Start reading at
+//! [`identity`] (how an object is recognised on the other side), then [`translate::pod`].
 
+pub mod identity;
+pub mod policy;
+pub mod references;
+pub mod translate;

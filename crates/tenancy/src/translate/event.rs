@@ -1,0 +1,50 @@
+//! An Event about a super Pod as the tenant sees it.
+
+use api::Object;
+use serde_json::Value;
+
+use super::status::rename;
+
+/// Rewrites an Event about `super_pod` into one about `tenant_pod`. Its name stays, so that a later count of the same
+/// Event finds it.
+pub fn up(event: &Object, tenant_pod: &Object, super_pod: &Object) -> Value {
+    let mut up = event.tree().clone();
+    let metadata = serde_json::json!({"name": event.name(), "namespace": tenant_pod.namespace()});
+    up["metadata"] = metadata;
+    let involved = &mut up["involvedObject"];
+    if let Some(involved) = involved.as_object_mut() {
+        involved.remove("resourceVersion");
+    }
+    involved["namespace"] = tenant_pod.namespace().into();
+    involved["uid"] = tenant_pod.uid().into();
+    rename(&mut up, super_pod.namespace(), tenant_pod.namespace());
+    rename(&mut up, super_pod.uid(), tenant_pod.uid());
+    up
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_event_speaks_of_the_tenants_pod_alone() {
+        let pod = |namespace: &str, uid: &str| {
+            Object::from_tree(json!({"metadata": {"name": "p", "namespace": namespace, "uid": uid}}))
+        };
+        let event = Object::from_tree(json!({"apiVersion": "v1", "kind": "Event",
+            "metadata": {"name": "p.1", "namespace": "acme-x-h", "uid": "e", "resourceVersion": "7"},
+            "involvedObject": {"kind": "Pod", "name": "p", "namespace": "acme-x-h", "uid": "s", "resourceVersion": "5"},
+            "message": "Successfully assigned acme-x-h/p to node", "count": 2}));
+
+        let up = up(&event, &pod("x", "t"), &pod("acme-x-h", "s"));
+
+        assert_eq!(up["metadata"], json!({"name": "p.1", "namespace": "x"}));
+        assert_eq!(
+            up["involvedObject"],
+            json!({"kind": "Pod", "name": "p", "namespace": "x", "uid": "t"})
+        );
+        assert_eq!(up["message"], "Successfully assigned x/p to node");
+        assert_eq!(up["count"], 2);
+    }
+}

@@ -1,0 +1,486 @@
+//! A tenant's Pod as a super Pod (VirtualCluster's translation, field by field in `docs/tenancy.md`).
+
+use serde_json::{Map, Value, json};
+
+use super::pod_values::{self, PodValues};
+use crate::identity::{self, Tenant};
+use api::Object;
+
+/// A super Pod to create, and the Secret that has to stand before it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Down {
+    pub pod: Value,
+    pub secret_name: String,
+    pub values: PodValues,
+}
+
+/// Translates a tenant Pod. `super_namespaces` tells the super namespace of another namespace of the same tenant, as
+/// far as there is one (for affinity terms).
+pub fn down(
+    tenant: &Tenant,
+    pod: &Object,
+    super_namespace: &str,
+    super_namespaces: &dyn Fn(&str) -> Option<String>,
+) -> Down {
+    let source = pod.tree();
+    let secret_name = tenant.pod_secret(pod.uid());
+    let mut values = PodValues::default();
+    let mut spec = source["spec"].clone();
+
+    // The super cluster decides where, with what priority and for which scheduler.
+    for field in [
+        "priority",
+        "priorityClassName",
+        "preemptionPolicy",
+        "schedulerName",
+        "serviceAccount",
+    ] {
+        remove(&mut spec, field);
+    }
+    node_name_to_affinity(&mut spec);
+    restrict_affinity(tenant, &mut spec, super_namespaces);
+    spread_within_tenant(tenant, &mut spec);
+    own_dns(
+        tenant,
+        source["metadata"]["namespace"].as_str().unwrap_or(""),
+        &mut spec,
+    );
+
+    // Tokens come from the tenant's plane; the super cluster's must never be mounted.
+    spec["automountServiceAccountToken"] = false.into();
+    for volume in spec["volumes"].as_array_mut().into_iter().flatten() {
+        values.take_from_volume(tenant, source, volume, &secret_name);
+    }
+    for field in ["initContainers", "containers"] {
+        for container in spec[field].as_array_mut().into_iter().flatten() {
+            own_environment(tenant, source, container);
+            rename_root_ca(tenant, container, &secret_name, &mut values);
+        }
+    }
+    remove(&mut spec, "ephemeralContainers");
+
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": identity::super_metadata(tenant, pod, super_namespace),
+        "spec": spec,
+    });
+    Down {
+        pod,
+        secret_name,
+        values,
+    }
+}
+
+/// A Pod that names its node (a DaemonSet's in older clusters, a tenant's own scheduler) still goes through the super
+/// scheduler, which alone knows whether it fits (D12).
+fn node_name_to_affinity(spec: &mut Value) {
+    let Some(node) = spec["nodeName"]
+        .as_str()
+        .filter(|node| !node.is_empty())
+        .map(str::to_owned)
+    else {
+        remove(spec, "nodeName");
+        return;
+    };
+    remove(spec, "nodeName");
+    let here = json!({"key": "metadata.name", "operator": "In", "values": [node]});
+    let required = &mut spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    match required["nodeSelectorTerms"]
+        .as_array_mut()
+        .filter(|terms| !terms.is_empty())
+    {
+        // Terms are alternatives: each has to name the node.
+        Some(terms) => {
+            for term in terms {
+                match term["matchFields"].as_array_mut() {
+                    Some(fields) => fields.push(here.clone()),
+                    None => term["matchFields"] = json!([here]),
+                }
+            }
+        }
+        None => *required = json!({"nodeSelectorTerms": [{"matchFields": [here]}]}),
+    }
+}
+
+/// Terms about other Pods mean the tenant's own Pods only.
+fn restrict_affinity(tenant: &Tenant, spec: &mut Value, super_namespaces: &dyn Fn(&str) -> Option<String>) {
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        let Some(affinity) = spec.pointer_mut(&format!("/affinity/{kind}")) else {
+            continue;
+        };
+        for term in affinity["requiredDuringSchedulingIgnoredDuringExecution"]
+            .as_array_mut()
+            .into_iter()
+            .flatten()
+        {
+            restrict_term(tenant, term, super_namespaces);
+        }
+        for term in affinity["preferredDuringSchedulingIgnoredDuringExecution"]
+            .as_array_mut()
+            .into_iter()
+            .flatten()
+        {
+            restrict_term(tenant, &mut term["podAffinityTerm"], super_namespaces);
+        }
+    }
+}
+
+fn restrict_term(tenant: &Tenant, term: &mut Value, super_namespaces: &dyn Fn(&str) -> Option<String>) {
+    if term["labelSelector"].is_object() {
+        term["labelSelector"]["matchLabels"][identity::PLANE] = tenant.plane.as_str().into();
+    }
+    if term["namespaceSelector"].is_object() {
+        term["namespaceSelector"]["matchLabels"][identity::PLANE] = tenant.plane.as_str().into();
+    }
+    if let Some(namespaces) = term["namespaces"].as_array() {
+        // One that has no super namespace holds no synced Pods: a name that no namespace can have stands for it, since
+        // an empty list would mean the Pod's own namespace.
+        let translated: Vec<String> = namespaces
+            .iter()
+            .filter_map(Value::as_str)
+            .map(|namespace| super_namespaces(namespace).unwrap_or_else(|| format!("{namespace}-none-")))
+            .collect();
+        term["namespaces"] = json!(translated);
+    }
+}
+
+/// Spread constraints count Pods of the Pod's own namespace, which is the tenant's already; the label makes it plain.
+fn spread_within_tenant(tenant: &Tenant, spec: &mut Value) {
+    for constraint in spec["topologySpreadConstraints"].as_array_mut().into_iter().flatten() {
+        if constraint["labelSelector"].is_object() {
+            constraint["labelSelector"]["matchLabels"][identity::PLANE] = tenant.plane.as_str().into();
+        }
+    }
+}
+
+/// The tenant's own DNS, at the address of its `kubernetes` Service.
+fn own_dns(tenant: &Tenant, namespace: &str, spec: &mut Value) {
+    let policy = spec["dnsPolicy"].as_str().unwrap_or("ClusterFirst");
+    if !matches!(policy, "ClusterFirst" | "ClusterFirstWithHostNet") {
+        return;
+    }
+    let domain = &tenant.cluster_domain;
+    let given = spec["dnsConfig"].take();
+    let mut nameservers = vec![Value::from(tenant.kubernetes_address.clone())];
+    nameservers.extend(given["nameservers"].as_array().cloned().unwrap_or_default());
+    let mut searches: Vec<Value> = [
+        format!("{namespace}.svc.{domain}"),
+        format!("svc.{domain}"),
+        domain.clone(),
+    ]
+    .map(Value::from)
+    .into();
+    searches.extend(given["searches"].as_array().cloned().unwrap_or_default());
+    let mut options = given["options"].as_array().cloned().unwrap_or_default();
+    if !options.iter().any(|option| option["name"] == "ndots") {
+        options.insert(0, json!({"name": "ndots", "value": "5"}));
+    }
+    spec["dnsPolicy"] = "None".into();
+    spec["dnsConfig"] = json!({"nameservers": nameservers, "searches": searches, "options": options});
+}
+
+/// The `KUBERNETES_*` variables of the tenant's plane (a variable that the Pod sets itself stays), and literals for
+/// fields that differ on the two sides.
+fn own_environment(tenant: &Tenant, pod: &Value, container: &mut Value) {
+    let mut environment = container["env"].as_array().cloned().unwrap_or_default();
+    for variable in &mut environment {
+        if let Some((_, value)) = pod_values::identity_value(pod, &variable["valueFrom"]["fieldRef"]["fieldPath"]) {
+            *variable = json!({"name": variable["name"], "value": value});
+        }
+    }
+    let address = &tenant.kubernetes_address;
+    let ours: Vec<Value> = [
+        ("KUBERNETES_SERVICE_HOST", address.clone()),
+        ("KUBERNETES_SERVICE_PORT", "443".to_owned()),
+        ("KUBERNETES_SERVICE_PORT_HTTPS", "443".to_owned()),
+        ("KUBERNETES_PORT", format!("tcp://{address}:443")),
+        ("KUBERNETES_PORT_443_TCP", format!("tcp://{address}:443")),
+        ("KUBERNETES_PORT_443_TCP_PROTO", "tcp".to_owned()),
+        ("KUBERNETES_PORT_443_TCP_PORT", "443".to_owned()),
+        ("KUBERNETES_PORT_443_TCP_ADDR", address.clone()),
+    ]
+    .into_iter()
+    .filter(|(name, _)| !environment.iter().any(|variable| variable["name"] == *name))
+    .map(|(name, value)| json!({"name": name, "value": value}))
+    .collect();
+    // First, so that the Pod's own variables may refer to them.
+    environment.splice(0..0, ours);
+    container["env"] = environment.into();
+}
+
+/// Variables that read the CA from `kube-root-ca.crt` read the tenant's.
+fn rename_root_ca(tenant: &Tenant, container: &mut Value, secret: &str, values: &mut PodValues) {
+    for variable in container["env"].as_array_mut().into_iter().flatten() {
+        if variable["valueFrom"]["configMapKeyRef"]["name"] == pod_values::ROOT_CA {
+            let key = variable["valueFrom"]["configMapKeyRef"]["key"].clone();
+            if !values.literals.iter().any(|(known, _)| known == "ca.crt") {
+                values.literals.push(("ca.crt".to_owned(), tenant.ca_pem.clone()));
+            }
+            variable["valueFrom"] = json!({"secretKeyRef": {"name": secret, "key": key}});
+        }
+    }
+}
+
+/// What of a running super Pod has to follow its tenant Pod: labels, annotations, and the few fields of a spec that may
+/// change. `None` if nothing differs. What the super cluster added on its own account stays (trap 29 of the field).
+pub fn drift(wanted: &Value, observed: &Object) -> Option<Value> {
+    let mut patch = Map::new();
+    let metadata = metadata_drift(&wanted["metadata"], &observed.tree()["metadata"]);
+    if !metadata.is_empty() {
+        patch.insert("metadata".to_owned(), metadata.into());
+    }
+    let mut spec = Map::new();
+    for field in ["activeDeadlineSeconds", "terminationGracePeriodSeconds"] {
+        if field == "activeDeadlineSeconds" && wanted["spec"][field] != observed.tree()["spec"][field] {
+            spec.insert(field.to_owned(), wanted["spec"][field].clone());
+        }
+    }
+    for field in ["initContainers", "containers"] {
+        let changed: Vec<Value> = wanted["spec"][field]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|container| {
+                let theirs = observed.tree()["spec"][field]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .find(|candidate| candidate["name"] == container["name"]);
+                theirs.is_some_and(|theirs| theirs["image"] != container["image"])
+            })
+            .map(|container| json!({"name": container["name"], "image": container["image"]}))
+            .collect();
+        if !changed.is_empty() {
+            spec.insert(field.to_owned(), changed.into());
+        }
+    }
+    if !spec.is_empty() {
+        patch.insert("spec".to_owned(), spec.into());
+    }
+    (!patch.is_empty()).then(|| Value::Object(patch))
+}
+
+/// Labels and annotations of `wanted` that `observed` lacks or has otherwise, as a merge patch; ones that the tenant has
+/// taken away become null. The super cluster's own keys (those of `kubernetes.io` and `k8s.io`) are left alone.
+pub fn metadata_drift(wanted: &Value, observed: &Value) -> Map<String, Value> {
+    let mut patch = Map::new();
+    for field in ["labels", "annotations"] {
+        let mut changed = Map::new();
+        let empty = Map::new();
+        let ours = wanted[field].as_object().unwrap_or(&empty);
+        let theirs = observed[field].as_object().unwrap_or(&empty);
+        for (key, value) in ours {
+            if theirs.get(key) != Some(value) {
+                changed.insert(key.clone(), value.clone());
+            }
+        }
+        for key in theirs
+            .keys()
+            .filter(|key| !ours.contains_key(*key) && !is_clusters_own(key))
+        {
+            changed.insert(key.clone(), Value::Null);
+        }
+        if !changed.is_empty() {
+            patch.insert(field.to_owned(), changed.into());
+        }
+    }
+    patch
+}
+
+fn is_clusters_own(key: &str) -> bool {
+    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+    domain.ends_with("kubernetes.io") || domain.ends_with("k8s.io")
+}
+
+fn remove(value: &mut Value, field: &str) {
+    if let Some(map) = value.as_object_mut() {
+        map.remove(field);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::tests::acme;
+
+    fn web_pod(spec: Value) -> Object {
+        Object::from_tree(json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "web-1", "namespace": "shop", "uid": "pod-uid", "labels": {"app": "web"}},
+            "spec": spec, "status": {"phase": "Running"}}))
+    }
+
+    fn down_of(spec: Value) -> Down {
+        down(&acme(), &web_pod(spec), "acme-shop-hash", &|namespace| {
+            (namespace == "other").then(|| "acme-other-hash".to_owned())
+        })
+    }
+
+    #[test]
+    fn a_pod_keeps_its_name_and_loses_its_status() {
+        let down = down_of(json!({"containers": [{"name": "c", "image": "i"}]}));
+
+        assert_eq!(down.pod["metadata"]["name"], "web-1");
+        assert_eq!(down.pod["metadata"]["namespace"], "acme-shop-hash");
+        assert!(down.pod.get("status").is_none());
+        assert_eq!(down.pod["spec"]["automountServiceAccountToken"], false);
+    }
+
+    #[test]
+    fn the_usual_token_volume_reads_the_pods_own_secret() {
+        let down = down_of(
+            json!({"containers": [], "volumes": [{"name": "kube-api-access-x", "projected": {
+            "defaultMode": 420, "sources": [
+                {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+                {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+                {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
+            ]}}]}),
+        );
+
+        let name = &down.secret_name;
+        assert_eq!(
+            down.pod["spec"]["volumes"][0]["projected"]["sources"],
+            json!([
+                {"secret": {"name": name, "items": [{"key": "token-0", "path": "token"}]}},
+                {"secret": {"name": name, "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+                {"secret": {"name": name, "items": [{"key": "namespace", "path": "namespace"}]}},
+            ])
+        );
+        assert_eq!(down.values.tokens.len(), 1);
+        assert_eq!(down.values.tokens[0].expiration_seconds, 3607);
+        assert!(
+            down.values
+                .literals
+                .contains(&("namespace".to_owned(), "shop".to_owned()))
+        );
+        assert!(
+            down.values
+                .literals
+                .contains(&("ca.crt".to_owned(), "CA of acme".to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_downward_volume_tells_the_tenants_uid_and_keeps_the_rest() {
+        let down = down_of(
+            json!({"containers": [], "volumes": [{"name": "info", "downwardAPI": {"items": [
+                {"path": "uid", "fieldRef": {"fieldPath": "metadata.uid"}},
+                {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
+            ]}}]}),
+        );
+
+        let sources = &down.pod["spec"]["volumes"][0]["projected"]["sources"];
+        assert_eq!(sources[0]["secret"]["items"], json!([{"key": "uid", "path": "uid"}]));
+        assert_eq!(sources[1]["downwardAPI"]["items"][0]["path"], "labels");
+        assert!(down.pod["spec"]["volumes"][0].get("downwardAPI").is_none());
+    }
+
+    #[test]
+    fn containers_find_their_own_plane_and_identity() {
+        let down = down_of(json!({"containers": [{"name": "c", "env": [
+            {"name": "NS", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+            {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+            {"name": "KUBERNETES_SERVICE_PORT", "value": "8443"},
+        ]}]}));
+
+        let env = down.pod["spec"]["containers"][0]["env"].as_array().unwrap();
+        let value = |name: &str| env.iter().find(|v| v["name"] == name).unwrap();
+        assert_eq!(value("KUBERNETES_SERVICE_HOST")["value"], "10.104.0.7");
+        assert_eq!(value("KUBERNETES_SERVICE_PORT")["value"], "8443");
+        assert_eq!(value("NS")["value"], "shop");
+        assert_eq!(value("NODE")["valueFrom"]["fieldRef"]["fieldPath"], "spec.nodeName");
+        assert_eq!(env.iter().filter(|v| v["name"] == "KUBERNETES_SERVICE_PORT").count(), 1);
+    }
+
+    #[test]
+    fn a_named_node_becomes_affinity_in_every_term() {
+        let alone = down_of(json!({"containers": [], "nodeName": "n1"}));
+        let terms = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
+        assert_eq!(
+            alone.pod.pointer(terms).unwrap(),
+            &json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}])
+        );
+        assert!(alone.pod["spec"].get("nodeName").is_none());
+
+        let two = down_of(
+            json!({"containers": [], "nodeName": "n1", "affinity": {"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "a", "operator": "Exists"}]},
+                {"matchExpressions": [{"key": "b", "operator": "Exists"}]},
+            ]}}}}),
+        );
+        for term in two.pod.pointer(terms).unwrap().as_array().unwrap() {
+            assert_eq!(term["matchFields"][0]["values"], json!(["n1"]));
+            assert!(term["matchExpressions"].is_array());
+        }
+    }
+
+    #[test]
+    fn affinity_sees_the_tenants_own_pods_only() {
+        let down = down_of(json!({"containers": [], "affinity": {"podAntiAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": [
+                {"labelSelector": {"matchLabels": {"app": "web"}}, "topologyKey": "kubernetes.io/hostname",
+                 "namespaces": ["other", "nowhere"]}],
+            "preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 1, "podAffinityTerm": {"labelSelector": {}, "namespaceSelector": {}, "topologyKey": "z"}}],
+        }}}));
+
+        let affinity = &down.pod["spec"]["affinity"]["podAntiAffinity"];
+        let required = &affinity["requiredDuringSchedulingIgnoredDuringExecution"][0];
+        assert_eq!(
+            required["labelSelector"]["matchLabels"]["tenancy.mangrove.io/plane"],
+            "acmeacmeacmeacme"
+        );
+        assert_eq!(required["namespaces"], json!(["acme-other-hash", "nowhere-none-"]));
+        let preferred = &affinity["preferredDuringSchedulingIgnoredDuringExecution"][0]["podAffinityTerm"];
+        assert_eq!(
+            preferred["namespaceSelector"]["matchLabels"]["tenancy.mangrove.io/plane"],
+            "acmeacmeacmeacme"
+        );
+    }
+
+    #[test]
+    fn names_are_looked_up_at_the_tenants_own_server() {
+        let down = down_of(json!({"containers": [], "dnsPolicy": "ClusterFirst",
+            "dnsConfig": {"searches": ["example.org"], "options": [{"name": "ndots", "value": "2"}]}}));
+
+        assert_eq!(down.pod["spec"]["dnsPolicy"], "None");
+        assert_eq!(
+            down.pod["spec"]["dnsConfig"],
+            json!({"nameservers": ["10.104.0.7"],
+                "searches": ["shop.svc.cluster.local", "svc.cluster.local", "cluster.local", "example.org"],
+                "options": [{"name": "ndots", "value": "2"}]})
+        );
+        assert_eq!(
+            down_of(json!({"dnsPolicy": "Default"})).pod["spec"]["dnsPolicy"],
+            "Default"
+        );
+    }
+
+    #[test]
+    fn an_unchanged_pod_has_no_drift_and_additions_of_the_super_cluster_stay() {
+        let down = down_of(json!({"containers": [{"name": "c", "image": "i"}]}));
+        let mut observed = down.pod.clone();
+        observed["metadata"]["annotations"]["cni.k8s.io/address"] = "x".into();
+        observed["spec"]["nodeName"] = "n1".into();
+        observed["spec"]["containers"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"name": "sidecar", "image": "s"}));
+
+        assert_eq!(drift(&down.pod, &Object::from_tree(observed)), None);
+    }
+
+    #[test]
+    fn a_new_image_and_a_lost_label_are_drift() {
+        let down = down_of(json!({"containers": [{"name": "c", "image": "new"}]}));
+        let mut observed = down.pod.clone();
+        observed["spec"]["containers"][0]["image"] = "old".into();
+        observed["metadata"]["labels"] = json!({"stray": "x"});
+
+        let patch = drift(&down.pod, &Object::from_tree(observed)).unwrap();
+
+        assert_eq!(patch["spec"]["containers"], json!([{"name": "c", "image": "new"}]));
+        assert_eq!(patch["metadata"]["labels"]["app"], "web");
+        assert_eq!(patch["metadata"]["labels"]["stray"], Value::Null);
+    }
+}

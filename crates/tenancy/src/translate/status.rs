@@ -1,0 +1,154 @@
+//! What goes up of a super Pod: its node and its status, without a word of the super cluster's own names (trap 14).
+
+use api::Object;
+use serde_json::{Value, json};
+
+/// The status that the tenant's Pod should have. Conditions of its readiness gates are the tenant's and stay; all others
+/// are the super cluster's.
+pub fn up(tenant_pod: &Object, super_pod: &Object) -> Value {
+    let mut status = super_pod.tree()["status"].clone();
+    if !status.is_object() {
+        status = json!({});
+    }
+    let tenants = &tenant_pod.tree()["status"];
+    let gates: Vec<&str> = tenant_pod.tree()["spec"]["readinessGates"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|gate| gate["conditionType"].as_str())
+        .collect();
+    let is_gate = |condition: &Value| condition["type"].as_str().is_some_and(|kind| gates.contains(&kind));
+    let mut conditions: Vec<Value> = status["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|c| !is_gate(c))
+        .cloned()
+        .collect();
+    conditions.extend(
+        tenants["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|c| is_gate(c))
+            .cloned(),
+    );
+    if !conditions.is_empty() {
+        status["conditions"] = conditions.into();
+    }
+    // Quality of service is set by the tenant's own plane, generations count its own spec.
+    for field in ["qosClass", "observedGeneration"] {
+        match tenants.get(field) {
+            Some(value) => status[field] = value.clone(),
+            None => drop(status.as_object_mut().and_then(|map| map.remove(field))),
+        }
+    }
+    rename(&mut status, super_pod.namespace(), tenant_pod.namespace());
+    rename(&mut status, super_pod.uid(), tenant_pod.uid());
+    status
+}
+
+/// The conditions of readiness gates that have to go down, where the node agent looks for them.
+pub fn gates_down(tenant_pod: &Object, super_pod: &Object) -> Option<Vec<Value>> {
+    let mut missing = Vec::new();
+    for gate in tenant_pod.tree()["spec"]["readinessGates"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
+        let of = |pod: &Object| {
+            let conditions = pod.tree()["status"]["conditions"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            conditions
+                .into_iter()
+                .find(|condition| condition["type"] == gate["conditionType"])
+        };
+        if let Some(condition) = of(tenant_pod).filter(|ours| of(super_pod).as_ref() != Some(ours)) {
+            missing.push(condition);
+        }
+    }
+    (!missing.is_empty()).then_some(missing)
+}
+
+/// The conditions and addresses that a Service's status takes up.
+pub fn service_up(super_service: &Object) -> Value {
+    json!({"loadBalancer": super_service.tree()["status"]["loadBalancer"].as_object().cloned().unwrap_or_default()})
+}
+
+/// Replaces a word of the super cluster in all texts.
+pub fn rename(value: &mut Value, from: &str, to: &str) {
+    if from.is_empty() {
+        return;
+    }
+    match value {
+        Value::String(text) if text.contains(from) => *text = text.replace(from, to),
+        Value::Array(items) => items.iter_mut().for_each(|item| rename(item, from, to)),
+        Value::Object(map) => map.values_mut().for_each(|item| rename(item, from, to)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(namespace: &str, uid: &str, spec: Value, status: Value) -> Object {
+        Object::from_tree(
+            json!({"metadata": {"name": "p", "namespace": namespace, "uid": uid}, "spec": spec, "status": status}),
+        )
+    }
+
+    #[test]
+    fn readiness_gates_stay_the_tenants_and_the_rest_is_the_super_clusters() {
+        let spec = json!({"readinessGates": [{"conditionType": "shop/ready"}]});
+        let tenants = pod(
+            "shop",
+            "u",
+            spec.clone(),
+            json!({"qosClass": "Burstable", "conditions": [
+            {"type": "shop/ready", "status": "True"}, {"type": "Ready", "status": "True"}]}),
+        );
+        let supers = pod(
+            "s",
+            "v",
+            spec,
+            json!({"phase": "Running", "qosClass": "BestEffort", "conditions": [
+            {"type": "shop/ready", "status": "False"}, {"type": "Ready", "status": "False"}]}),
+        );
+
+        let status = up(&tenants, &supers);
+
+        assert_eq!(status["phase"], "Running");
+        assert_eq!(status["qosClass"], "Burstable");
+        assert_eq!(
+            status["conditions"],
+            json!([{"type": "Ready", "status": "False"}, {"type": "shop/ready", "status": "True"}])
+        );
+        assert_eq!(
+            gates_down(&tenants, &supers).unwrap(),
+            vec![json!({"type": "shop/ready", "status": "True"})]
+        );
+    }
+
+    #[test]
+    fn no_super_name_goes_up() {
+        let tenants = pod("shop", "tenant-uid", json!({}), json!({}));
+        let supers = pod(
+            "acme-shop-hash",
+            "super-uid",
+            json!({}),
+            json!({"containerStatuses": [{"state": {"waiting": {
+            "message": "back-off restarting failed container c in pod p_acme-shop-hash(super-uid)"}}}]}),
+        );
+
+        let text = up(&tenants, &supers).to_string();
+
+        assert!(text.contains("p_shop(tenant-uid)"), "{text}");
+        assert!(
+            !text.contains("acme-shop-hash") && !text.contains("super-uid"),
+            "{text}"
+        );
+    }
+}
