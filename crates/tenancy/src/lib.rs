@@ -9,6 +9,7 @@
 //! [`identity`] (how an object is recognised on the other side), then [`translate::pod`].
 
 pub mod identity;
+pub mod pod_plan;
 pub mod policy;
 pub mod references;
 pub mod translate;
