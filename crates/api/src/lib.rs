@@ -7,11 +7,13 @@
 //! Start reading at [`object`] (what is stored), [`resource`] (which kinds there are), [`keys`] (where they are
 //! stored).
 
+pub mod discovery;
 pub mod keys;
 pub mod object;
 pub mod plane;
 pub mod resource;
 pub mod status;
+pub mod table;
 
 pub use object::Object;
 pub use plane::PlaneId;
