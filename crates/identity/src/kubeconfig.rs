@@ -1,0 +1,296 @@
+//! kubeconfig files: entries added to and taken from what is there, never anything else changed.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{ErrorKind, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Map, Value, json};
+
+use crate::{Certified, Error};
+
+/// By what a user proves who they are.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    Certificate(Certified),
+    Token(String),
+}
+
+/// One context with its cluster and user, all of the same name.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub name: String,
+    /// `https://host:port/planes/<id>`
+    pub server: String,
+    pub authority_pem: String,
+    pub credential: Credential,
+    pub namespace: Option<String>,
+}
+
+/// Whether the entry becomes the file's current context.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Current {
+    Switch,
+    /// Left as it is; a file without one takes the entry.
+    Keep,
+}
+
+/// A file of its own with one context, which is the current one.
+pub fn document(entry: &Entry) -> Result<String, Error> {
+    let mut config = json!({"apiVersion": "v1", "kind": "Config", "preferences": {}});
+    add(&mut config, entry, Current::Switch);
+    to_yaml(&config)
+}
+
+/// Adds `entry` to the file at `path` (made if it isn't there), replacing what has its name.
+pub fn merge(path: &Path, entry: &Entry, current: Current) -> Result<(), Error> {
+    change(path, |config| add(config, entry, current))
+}
+
+/// Takes the context `name`, and the cluster and user of that name, out of the file. Absent is fine.
+pub fn remove(path: &Path, name: &str) -> Result<(), Error> {
+    if !path.exists() {
+        return Ok(());
+    }
+    change(path, |config| {
+        for section in ["clusters", "users", "contexts"] {
+            named(config, section).retain(|item| item["name"] != name);
+        }
+        if config["current-context"] == name {
+            config["current-context"] = json!("");
+        }
+    })
+}
+
+/// Writes `text` in one step, readable by its owner alone.
+pub fn write(path: &Path, text: &str) -> Result<(), Error> {
+    let at = |source| Error::File {
+        path: path.to_owned(),
+        source,
+    };
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::create_dir_all(folder).map_err(at)?;
+    }
+    // A link is written through, not replaced: people keep their kubeconfig elsewhere.
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let next = beside(&target, &format!(".{}.next", std::process::id()));
+    let written = (|| {
+        let mut file: File = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&next)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&next, &target)
+    })();
+    written.map_err(|source| {
+        // Best effort: the error that matters is the one that is returned.
+        let _ = fs::remove_file(&next);
+        at(source)
+    })
+}
+
+fn change(path: &Path, change: impl FnOnce(&mut Value)) -> Result<(), Error> {
+    let _lock = Lock::take(path)?;
+    let mut config = match fs::read_to_string(path) {
+        Ok(text) if text.trim().is_empty() => json!({}),
+        Ok(text) => serde_saphyr::from_str(&text).map_err(|error| Error::unreadable("the kubeconfig", error))?,
+        Err(error) if error.kind() == ErrorKind::NotFound => json!({}),
+        Err(source) => {
+            return Err(Error::File {
+                path: path.to_owned(),
+                source,
+            });
+        }
+    };
+    if !config.is_object() {
+        return Err(Error::unreadable("the kubeconfig", "it is not a mapping"));
+    }
+    for (key, value) in [("apiVersion", "v1"), ("kind", "Config")] {
+        if config[key].is_null() {
+            config[key] = json!(value);
+        }
+    }
+    change(&mut config);
+    write(path, &to_yaml(&config)?)
+}
+
+fn add(config: &mut Value, entry: &Entry, current: Current) {
+    let mut cluster = json!({"server": entry.server});
+    if !entry.authority_pem.is_empty() {
+        cluster["certificate-authority-data"] = json!(STANDARD.encode(&entry.authority_pem));
+    }
+    let user = match &entry.credential {
+        Credential::Certificate(certified) => json!({
+            "client-certificate-data": STANDARD.encode(&certified.certificate_pem),
+            "client-key-data": STANDARD.encode(&certified.key_pem),
+        }),
+        Credential::Token(token) => json!({"token": token}),
+    };
+    let mut context = json!({"cluster": entry.name, "user": entry.name});
+    if let Some(namespace) = &entry.namespace {
+        context["namespace"] = json!(namespace);
+    }
+    for (section, field, value) in [
+        ("clusters", "cluster", cluster),
+        ("users", "user", user),
+        ("contexts", "context", context),
+    ] {
+        let mut item = Map::new();
+        item.insert("name".to_owned(), json!(entry.name));
+        item.insert(field.to_owned(), value);
+        let items = named(config, section);
+        match items.iter_mut().find(|item| item["name"] == entry.name) {
+            Some(there) => *there = Value::Object(item),
+            None => items.push(Value::Object(item)),
+        }
+    }
+    let unset = config["current-context"].as_str().unwrap_or("").is_empty();
+    if current == Current::Switch || unset {
+        config["current-context"] = json!(entry.name);
+    }
+}
+
+/// A section's list, made if there is none.
+fn named<'a>(config: &'a mut Value, section: &str) -> &'a mut Vec<Value> {
+    if !config[section].is_array() {
+        config[section] = json!([]);
+    }
+    config[section].as_array_mut().expect("made an array just now")
+}
+
+fn to_yaml(config: &Value) -> Result<String, Error> {
+    serde_saphyr::to_string(config).map_err(|error| Error::unreadable("the kubeconfig", error))
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// kubectl's own lock: `<file>.lock`, made if absent, removed afterwards.
+struct Lock(PathBuf);
+
+impl Lock {
+    fn take(path: &Path) -> Result<Lock, Error> {
+        let lock = beside(path, ".lock");
+        let at = |source| Error::File {
+            path: lock.clone(),
+            source,
+        };
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            fs::create_dir_all(folder).map_err(at)?;
+        }
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&lock) {
+            Ok(_) => Ok(Lock(lock)),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(Error::Locked { path: path.to_owned() }),
+            Err(source) => Err(at(source)),
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Nothing better can be done: whoever comes next is told which file stands in the way.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn entry(name: &str) -> Entry {
+        Entry {
+            name: name.to_owned(),
+            server: format!("https://127.0.0.1:6443/planes/{name}"),
+            authority_pem: "PEM".to_owned(),
+            credential: Credential::Token(format!("token-of-{name}")),
+            namespace: None,
+        }
+    }
+
+    fn read(path: &Path) -> Value {
+        serde_saphyr::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_others_keep_in_the_file_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep").join("config");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(
+            &path,
+            "apiVersion: v1\nkind: Config\ncurrent-context: prod\nextra: {a: 1}\nclusters:\n- name: prod\n  cluster: \
+             {server: 'https://prod', insecure-skip-tls-verify: true}\nusers:\n- name: prod\n  user: {exec: {command: \
+             aws, args: [eks]}}\ncontexts:\n- name: prod\n  context: {cluster: prod, user: prod}\n",
+        )
+        .unwrap();
+        let before = read(&path);
+
+        merge(&path, &entry("acme"), Current::Keep).unwrap();
+        merge(&path, &entry("acme"), Current::Switch).unwrap();
+
+        let between = read(&path);
+        assert_eq!(between["current-context"], "acme");
+        assert_eq!(between["clusters"].as_array().unwrap().len(), 2);
+        assert_eq!(between["users"][1]["user"]["token"], "token-of-acme");
+        remove(&path, "acme").unwrap();
+        let mut after = read(&path);
+        after["current-context"] = json!("prod");
+        assert_eq!(after, before);
+    }
+
+    #[test]
+    fn a_new_file_is_its_owners_alone_and_has_a_current_context() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".kube").join("config");
+
+        merge(&path, &entry("acme"), Current::Keep).unwrap();
+
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(read(&path)["current-context"], "acme");
+        let left: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().collect();
+        assert_eq!(left.len(), 1, "no lock and no half-written file remain");
+    }
+
+    #[test]
+    fn a_link_is_written_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let (real, link) = (folder.path().join("real"), folder.path().join("link"));
+        fs::write(&real, "").unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+
+        merge(&link, &entry("acme"), Current::Keep).unwrap();
+
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(read(&real)["current-context"], "acme");
+    }
+
+    #[test]
+    fn a_locked_or_unreadable_file_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config");
+        fs::write(&path, "just text").unwrap();
+
+        assert!(matches!(
+            merge(&path, &entry("acme"), Current::Keep),
+            Err(Error::Unreadable { .. })
+        ));
+        fs::write(beside(&path, ".lock"), "").unwrap();
+        assert!(matches!(
+            merge(&path, &entry("acme"), Current::Keep),
+            Err(Error::Locked { .. })
+        ));
+
+        assert_eq!(fs::read_to_string(&path).unwrap(), "just text");
+    }
+}
