@@ -22,7 +22,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("network", &["api", "world"]),
     ("runtime", &["streaming", "world"]),
     ("node", &["api", "client", "identity", "network", "streaming", "world"]),
-    ("tenancy", &["api", "client", "identity", "network", "streaming", "world"]),
+    (
+        "tenancy",
+        &["api", "client", "identity", "network", "streaming", "world"],
+    ),
 ];
 
 /// May use every room, and is used by none of them (tests aside).

@@ -4,8 +4,14 @@ use std::process::{Command, Stdio};
 
 /// Runs with output to the terminal.
 pub fn run(command: &mut Command) -> Result<(), String> {
-    let status = command.status().map_err(|error| format!("can't start {}: {error}", name(command)))?;
-    if status.success() { Ok(()) } else { Err(format!("`{}` ended with {status}", line(command))) }
+    let status = command
+        .status()
+        .map_err(|error| format!("can't start {}: {error}", name(command)))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("`{}` ended with {status}", line(command)))
+    }
 }
 
 /// Runs and returns what was printed; what it printed on standard error is part of the error.
@@ -18,7 +24,12 @@ pub fn output(command: &mut Command) -> Result<String, String> {
     if output.status.success() {
         Ok(text)
     } else {
-        Err(format!("`{}` ended with {}: {}{text}", line(command), output.status, String::from_utf8_lossy(&output.stderr)))
+        Err(format!(
+            "`{}` ended with {}: {}{text}",
+            line(command),
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        ))
     }
 }
 

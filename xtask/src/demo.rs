@@ -40,14 +40,21 @@ pub fn run(arguments: &[String]) -> Result<(), String> {
 }
 
 fn parse(arguments: &[String]) -> Result<Options, String> {
-    let mut options = Options { keep: false, etcd_servers: None };
+    let mut options = Options {
+        keep: false,
+        etcd_servers: None,
+    };
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--keep" => options.keep = true,
             "--etcd-servers" => {
-                options.etcd_servers =
-                    Some(arguments.next().ok_or("--etcd-servers needs a URL, such as http://127.0.0.1:2379")?.clone());
+                options.etcd_servers = Some(
+                    arguments
+                        .next()
+                        .ok_or("--etcd-servers needs a URL, such as http://127.0.0.1:2379")?
+                        .clone(),
+                );
             }
             other => return Err(format!("demo takes --keep and --etcd-servers URL, not {other:?}")),
         }
@@ -66,7 +73,10 @@ struct Demo {
 
 impl Demo {
     fn new(options: Options) -> Result<Demo, String> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("xtask has no parent folder")?.to_owned();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .ok_or("xtask has no parent folder")?
+            .to_owned();
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
         Ok(Demo {
             options,
@@ -80,7 +90,14 @@ impl Demo {
 
     fn play(&mut self) -> Result<(), String> {
         self.step("build the release binary", |_| {
-            command::run(Command::new("cargo").args(["build", "--release", "--locked", "--quiet", "--package", "mangrove"]))
+            command::run(Command::new("cargo").args([
+                "build",
+                "--release",
+                "--locked",
+                "--quiet",
+                "--package",
+                "mangrove",
+            ]))
         })?;
         if self.data_dir.exists() {
             return Err(format!(
@@ -128,7 +145,9 @@ impl Demo {
             })?;
         }
         for tenant in TENANTS {
-            self.step(&format!("{tenant}: fetch the page through the Service"), |demo| demo.fetch(tenant))?;
+            self.step(&format!("{tenant}: fetch the page through the Service"), |demo| {
+                demo.fetch(tenant)
+            })?;
             self.step(&format!("{tenant}: follow logs"), |demo| demo.follow_logs(tenant))?;
             self.step(&format!("{tenant}: exec"), |demo| {
                 let words = "echo \"user $(id -u) on $(hostname), password $PASSWORD\"";
@@ -141,7 +160,16 @@ impl Demo {
 
     /// From inside a Pod, by the Service's name; from the machine, by its address.
     fn fetch(&self, tenant: &str) -> Result<(), String> {
-        let inside = ["exec", "deployment/web", "--", "wget", "-q", "-O", "-", "http://web/index.html"];
+        let inside = [
+            "exec",
+            "deployment/web",
+            "--",
+            "wget",
+            "-q",
+            "-O",
+            "-",
+            "http://web/index.html",
+        ];
         let page = command::output(&mut self.kubectl(tenant, &inside))?;
         print!("by name from a Pod:        {page}");
         let address = ["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"];
@@ -149,7 +177,11 @@ impl Demo {
         let url = format!("http://{address}/index.html");
         let page = command::output(Command::new("busybox").args(["wget", "-q", "-O", "-", &url]))?;
         print!("by {address} from here: {page}");
-        if page.contains("Served from a Pod") { Ok(()) } else { Err(format!("{url} is not the page: {page}")) }
+        if page.contains("Served from a Pod") {
+            Ok(())
+        } else {
+            Err(format!("{url} is not the page: {page}"))
+        }
     }
 
     /// Follows the log of all Pods until a line of a request made meanwhile has come by.
@@ -160,7 +192,9 @@ impl Demo {
             .stdin(Stdio::null())
             .spawn()
             .map_err(|error| format!("can't start kubectl: {error}"))?;
-        let seen = wait_for_line(&mut child, |line| line.contains("serves on") || line.contains("response:"));
+        let seen = wait_for_line(&mut child, |line| {
+            line.contains("serves on") || line.contains("response:")
+        });
         let _ = child.kill();
         let _ = child.wait();
         println!("{}", seen?);
@@ -176,12 +210,18 @@ impl Demo {
         command::run(&mut self.kubectl("super", &["get", "pods", "--all-namespaces", "-o", "wide"]))?;
         let pods = self.get("super", &["get", "pods", "--all-namespaces", "-o", "json"])?;
         let pods = pods["items"].as_array().map_or(0, Vec::len);
-        if pods == 3 * TENANTS.len() { Ok(()) } else { Err(format!("the super cluster has {pods} Pods, not 6")) }
+        if pods == 3 * TENANTS.len() {
+            Ok(())
+        } else {
+            Err(format!("the super cluster has {pods} Pods, not 6"))
+        }
     }
 
     fn acme_at_globex(&self) -> Result<(), String> {
         let globex = self.get("globex", &["config", "view", "--minify", "--raw", "-o", "json"])?;
-        let server = globex["clusters"][0]["cluster"]["server"].as_str().ok_or("globex's kubeconfig names no server")?;
+        let server = globex["clusters"][0]["cluster"]["server"]
+            .as_str()
+            .ok_or("globex's kubeconfig names no server")?;
         let words = command::refused(&mut self.kubectl("acme", &["--server", server, "get", "pods"]))?;
         println!("{words}");
         if words.contains("Unauthorized") || words.contains("provide credentials") {
@@ -213,17 +253,34 @@ impl Demo {
         if let Ok(text) = std::fs::read_to_string(&log) {
             let lines: Vec<&str> = text.lines().collect();
             println!("The end of {}:", log.display());
-            lines.iter().skip(lines.len().saturating_sub(40)).for_each(|line| println!("  {line}"));
+            lines
+                .iter()
+                .skip(lines.len().saturating_sub(40))
+                .for_each(|line| println!("  {line}"));
         }
     }
 
     fn print_next_commands(&self) {
         println!("\nIt runs on. Next:");
         println!("  kubectl --kubeconfig {} get all", self.kubeconfig("acme").display());
-        println!("  kubectl --kubeconfig {} scale deployment/web --replicas=5", self.kubeconfig("globex").display());
-        println!("  kubectl --kubeconfig {} get pods,services --all-namespaces", self.kubeconfig("super").display());
-        println!("  {} tenant list --data-dir {}", self.mangrove.display(), self.data_dir.display());
-        println!("  {} down --data-dir {}", self.mangrove.display(), self.data_dir.display());
+        println!(
+            "  kubectl --kubeconfig {} scale deployment/web --replicas=5",
+            self.kubeconfig("globex").display()
+        );
+        println!(
+            "  kubectl --kubeconfig {} get pods,services --all-namespaces",
+            self.kubeconfig("super").display()
+        );
+        println!(
+            "  {} tenant list --data-dir {}",
+            self.mangrove.display(),
+            self.data_dir.display()
+        );
+        println!(
+            "  {} down --data-dir {}",
+            self.mangrove.display(),
+            self.data_dir.display()
+        );
     }
 
     fn print_times(&self) {

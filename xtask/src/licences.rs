@@ -39,7 +39,10 @@ pub fn check() -> Result<(), String> {
         println!("licences: {} packages, all allowed", packages.len());
         return Ok(());
     }
-    Err(format!("licences that are not on the list:\n  {}", wrong.into_iter().collect::<Vec<_>>().join("\n  ")))
+    Err(format!(
+        "licences that are not on the list:\n  {}",
+        wrong.into_iter().collect::<Vec<_>>().join("\n  ")
+    ))
 }
 
 /// An SPDX expression of allowed licences: of an "OR" one part is enough, of an "AND" all are needed.

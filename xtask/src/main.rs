@@ -1,7 +1,10 @@
 //! What a person runs from a clone: `cargo xtask demo`, `cargo xtask test`, and the checks that CI makes of the house.
 //!
 //! Kept lean, since it is compiled before anything else can be installed. Start reading at `main`.
-#![allow(clippy::disallowed_methods, reason = "a program for people, not a part of the platform")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a program for people, not a part of the platform"
+)]
 
 mod arrows;
 mod command;

@@ -11,23 +11,50 @@ pub struct Needed {
     what_for: &'static str,
 }
 
-pub const BUILD: &[Needed] =
-    &[Needed { program: "protoc", package: "protobuf-compiler", what_for: "compiles the CRI and etcd protocols" }];
+pub const BUILD: &[Needed] = &[Needed {
+    program: "protoc",
+    package: "protobuf-compiler",
+    what_for: "compiles the CRI and etcd protocols",
+}];
 
 pub const DEMO: &[Needed] = &[
-    Needed { program: "nft", package: "nftables", what_for: "carries Service traffic" },
-    Needed { program: "busybox", package: "busybox-static", what_for: "is what the demo's containers run" },
-    Needed { program: "kubectl", package: "kubernetes-client", what_for: "is the client of every Kubernetes step" },
+    Needed {
+        program: "nft",
+        package: "nftables",
+        what_for: "carries Service traffic",
+    },
+    Needed {
+        program: "busybox",
+        package: "busybox-static",
+        what_for: "is what the demo's containers run",
+    },
+    Needed {
+        program: "kubectl",
+        package: "kubernetes-client",
+        what_for: "is the client of every Kubernetes step",
+    },
 ];
 
 pub const TEST: &[Needed] = &[
-    Needed { program: "etcd", package: "etcd-server", what_for: "is the real etcd that keyspaces are compared with" },
-    Needed { program: "ip", package: "iproute2", what_for: "makes network namespaces for tests" },
+    Needed {
+        program: "etcd",
+        package: "etcd-server",
+        what_for: "is the real etcd that keyspaces are compared with",
+    },
+    Needed {
+        program: "ip",
+        package: "iproute2",
+        what_for: "makes network namespaces for tests",
+    },
 ];
 
 /// Installs what is missing of `lists` and says so; without root lists it and stops.
 pub fn install(lists: &[&[Needed]]) -> Result<(), String> {
-    let missing: Vec<&Needed> = lists.iter().flat_map(|list| list.iter()).filter(|needed| !needed.is_there()).collect();
+    let missing: Vec<&Needed> = lists
+        .iter()
+        .flat_map(|list| list.iter())
+        .filter(|needed| !needed.is_there())
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -37,7 +64,10 @@ pub fn install(lists: &[&[Needed]]) -> Result<(), String> {
     }
     let packages: Vec<&str> = missing.iter().map(|needed| needed.package).collect();
     if !is_root()? {
-        return Err(format!("not root, so nothing was installed; run: sudo apt-get install {}", packages.join(" ")));
+        return Err(format!(
+            "not root, so nothing was installed; run: sudo apt-get install {}",
+            packages.join(" ")
+        ));
     }
     println!("Installing {}", packages.join(" "));
     let apt = |arguments: &[&str]| {
@@ -51,7 +81,10 @@ pub fn install(lists: &[&[Needed]]) -> Result<(), String> {
     apt(&arguments)?;
     match missing.iter().find(|needed| !needed.is_there()) {
         None => Ok(()),
-        Some(needed) => Err(format!("package {} was installed, but there is no {}", needed.package, needed.program)),
+        Some(needed) => Err(format!(
+            "package {} was installed, but there is no {}",
+            needed.package, needed.program
+        )),
     }
 }
 
@@ -59,7 +92,9 @@ impl Needed {
     fn is_there(&self) -> bool {
         let path = std::env::var("PATH").unwrap_or_default();
         // Sbin folders are not on every user's path, but that is where Debian puts nft and ip.
-        path.split(':').chain(["/usr/sbin", "/sbin"]).any(|folder| Path::new(folder).join(self.program).is_file())
+        path.split(':')
+            .chain(["/usr/sbin", "/sbin"])
+            .any(|folder| Path::new(folder).join(self.program).is_file())
     }
 }
 

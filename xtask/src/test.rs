@@ -10,19 +10,38 @@ pub fn run(filter: &[String]) -> Result<(), String> {
     step("format", || cargo(&["fmt", "--all", "--check"]))?;
     step("arrows", arrows::check)?;
     step("licences", licences::check)?;
-    step("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"]))?;
+    step("clippy", || {
+        cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ])
+    })?;
     // The end-to-end tests start the program itself.
     step("build", || cargo(&["build", "--workspace", "--locked", "--quiet"]))?;
-    let has_nextest = Command::new("cargo").args(["nextest", "--version"]).output().is_ok_and(|out| out.status.success());
-    let mut arguments =
-        if has_nextest { vec!["nextest", "run", "--workspace", "--locked"] } else { vec!["test", "--workspace", "--locked"] };
+    let has_nextest = Command::new("cargo")
+        .args(["nextest", "--version"])
+        .output()
+        .is_ok_and(|out| out.status.success());
+    let mut arguments = if has_nextest {
+        vec!["nextest", "run", "--workspace", "--locked"]
+    } else {
+        vec!["test", "--workspace", "--locked"]
+    };
     if !has_nextest {
         println!("cargo-nextest is not installed: running the tests by `cargo test`");
     }
     arguments.extend(filter.iter().map(String::as_str));
     step("tests", || cargo(&arguments))?;
     if has_nextest {
-        step("doc tests", || cargo(&["test", "--workspace", "--locked", "--doc", "--quiet"]))?;
+        step("doc tests", || {
+            cargo(&["test", "--workspace", "--locked", "--doc", "--quiet"])
+        })?;
     }
     Ok(())
 }

@@ -18,7 +18,11 @@ pub struct ImageBuilder {
 impl ImageBuilder {
     /// An empty image that will be known as `reference`, such as `mangrove.test/web:1`.
     pub fn new(reference: &str) -> ImageBuilder {
-        ImageBuilder { reference: reference.to_owned(), layer: tar::Builder::new(Vec::new()), config: json!({}) }
+        ImageBuilder {
+            reference: reference.to_owned(),
+            layer: tar::Builder::new(Vec::new()),
+            config: json!({}),
+        }
     }
 
     /// Busybox with all its applets, the usual folders and a passwd file.
@@ -30,10 +34,17 @@ impl ImageBuilder {
         let busybox = find_busybox()?;
         image.file("bin/busybox", 0o755, &std::fs::read(&busybox)?)?;
         let applets = std::process::Command::new(&busybox).arg("--list").output()?;
-        for applet in String::from_utf8_lossy(&applets.stdout).lines().filter(|applet| *applet != "busybox") {
+        for applet in String::from_utf8_lossy(&applets.stdout)
+            .lines()
+            .filter(|applet| *applet != "busybox")
+        {
             image.link(&format!("bin/{applet}"), "busybox")?;
         }
-        image.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")?;
+        image.file(
+            "etc/passwd",
+            0o644,
+            b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+        )?;
         image.file("etc/group", 0o644, b"root:x:0:\nnogroup:x:65534:\n")?;
         image.config = json!({"Env": ["PATH=/bin:/usr/bin:/sbin:/usr/sbin"], "Cmd": ["/bin/sh"], "WorkingDir": "/"});
         Ok(image)
@@ -71,7 +82,13 @@ impl ImageBuilder {
             "history": [{"created": "2026-01-01T00:00:00Z", "created_by": "testkit"}],
         });
         let config = serde_json::to_vec(&config).map_err(io::Error::other)?;
-        Ok(Image { reference: self.reference, layer, layer_digest, config_digest: digest(&config), config })
+        Ok(Image {
+            reference: self.reference,
+            layer,
+            layer_digest,
+            config_digest: digest(&config),
+            config,
+        })
     }
 }
 
@@ -94,7 +111,10 @@ impl Image {
         for (name, content) in [
             (config_name.as_str(), &self.config),
             (layer_name.as_str(), &self.layer),
-            ("manifest.json", &serde_json::to_vec(&manifest).map_err(io::Error::other)?),
+            (
+                "manifest.json",
+                &serde_json::to_vec(&manifest).map_err(io::Error::other)?,
+            ),
         ] {
             let mut header = header(tar::EntryType::Regular, 0o644, content.len() as u64);
             archive.append_data(&mut header, name, content.as_slice())?;
@@ -131,7 +151,14 @@ fn digest(bytes: &[u8]) -> String {
 }
 
 fn find_busybox() -> io::Result<PathBuf> {
-    ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from).into_iter().find(|path| path.is_file()).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::NotFound, "there is no busybox: install Debian's package busybox-static")
-    })
+    ["/bin/busybox", "/usr/bin/busybox"]
+        .map(PathBuf::from)
+        .into_iter()
+        .find(|path| path.is_file())
+        .ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                "there is no busybox: install Debian's package busybox-static",
+            )
+        })
 }
