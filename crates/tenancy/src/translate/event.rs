@@ -34,10 +34,10 @@ mod tests {
         };
         let event = Object::from_tree(json!({"apiVersion": "v1", "kind": "Event",
             "metadata": {"name": "p.1", "namespace": "acme-x-h", "uid": "e", "resourceVersion": "7"},
-            "involvedObject": {"kind": "Pod", "name": "p", "namespace": "acme-x-h", "uid": "s", "resourceVersion": "5"},
+            "involvedObject": {"kind": "Pod", "name": "p", "namespace": "acme-x-h", "uid": "super-uid", "resourceVersion": "5"},
             "message": "Successfully assigned acme-x-h/p to node", "count": 2}));
 
-        let up = up(&event, &pod("x", "t"), &pod("acme-x-h", "s"));
+        let up = up(&event, &pod("x", "t"), &pod("acme-x-h", "super-uid"));
 
         assert_eq!(up["metadata"], json!({"name": "p.1", "namespace": "x"}));
         assert_eq!(
