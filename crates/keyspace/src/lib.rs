@@ -7,6 +7,16 @@
 //!
 //! Start reading at [`verbs`].
 
+pub mod check;
+pub mod expiry;
+mod hub;
+pub mod index;
+pub mod memory;
 pub mod verbs;
+pub mod view;
+mod watcher;
 
+pub use hub::WATCHERS_MAX;
+pub use memory::MemoryKeyspace;
 pub use verbs::*;
+pub use watcher::{QUEUE_BYTES_MAX, QUEUE_COMMITS_MAX};

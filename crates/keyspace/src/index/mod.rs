@@ -1,0 +1,311 @@
+//! The multi-version index that every embedded store reads from: keys, their versions, leases, and a bounded history of
+//! commits that watches resume from. Pure: no lock, no clock, no I/O; [`crate::view::View`] shares it.
+//!
+//! Writes are *staged* first and *published* later, because a store must show nothing before it is durable. Transactions
+//! are decided on what is staged, reads see what is published. Staged writes can be rolled back until then.
+
+pub mod compaction;
+mod leases;
+mod stage;
+mod versions;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Bound,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use world::Random;
+
+use crate::{Content, Error, Event, Granted, KeyRange, KeyValue, LeaseId, LeaseState, Range, Ranged, Result, Revision};
+
+pub use leases::{LEASE_TTL_MAX, LEASE_TTL_MIN, LEASES_MAX};
+pub use stage::Staged;
+
+use leases::{Lease, Leases};
+use versions::{Version, Versions};
+
+/// What one keyspace may take of the memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Commits that are kept for watches to resume from and for reads of the past. Beyond it the oldest are compacted.
+    pub history_revisions_max: usize,
+    /// The same in bytes of keys and values.
+    pub history_bytes_max: usize,
+    /// Bytes of all versions; beyond it puts are refused and deletions go on. etcd's default is 2 GiB as well.
+    pub quota_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            history_revisions_max: 200_000,
+            history_bytes_max: 64 << 20,
+            quota_bytes_max: 2 << 30,
+        }
+    }
+}
+
+/// What one revision changed. Shared by the history and by all watchers.
+#[derive(Debug)]
+pub struct Commit {
+    pub revision: Revision,
+    /// Each with what was there before.
+    pub events: Vec<Event>,
+    pub bytes: usize,
+}
+
+impl Commit {
+    pub(crate) fn new(revision: Revision, events: Vec<Event>) -> Commit {
+        let bytes = events.iter().map(event_bytes).sum();
+        Commit {
+            revision,
+            events,
+            bytes,
+        }
+    }
+}
+
+fn event_bytes(event: &Event) -> usize {
+    const EVENT_OVERHEAD_BYTES: usize = size_of::<Event>();
+    let (value, previous) = match event {
+        Event::Put { kv, previous } => (kv.value.len(), previous),
+        Event::Delete { previous, .. } => (0, previous),
+    };
+    EVENT_OVERHEAD_BYTES + event.key().len() + value + previous.as_ref().map_or(0, |kv| kv.value.len())
+}
+
+/// A change as a log or a remote store tells it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    Put(KeyValue),
+    Delete(Bytes),
+}
+
+/// How to take back what was staged.
+#[derive(Debug)]
+enum Undo {
+    Commit,
+    Grant(LeaseId),
+    Revoke(LeaseId, Lease),
+}
+
+#[derive(Debug)]
+pub struct Index {
+    keys: BTreeMap<Bytes, Versions>,
+    bytes: usize,
+    history: VecDeque<Arc<Commit>>,
+    history_bytes: usize,
+    /// The newest staged.
+    head: Revision,
+    /// The newest that readers see.
+    published: Revision,
+    /// 0 if never compacted.
+    compacted: Revision,
+    /// Versions are pruned up to here; lags `compacted` while pinned or while there is much to prune.
+    pruned: Revision,
+    /// The snapshot being written reads at this revision.
+    pinned: Option<Revision>,
+    leases: Leases,
+    undo: Vec<Undo>,
+    limits: Limits,
+}
+
+impl Index {
+    pub fn new(limits: Limits) -> Index {
+        Index {
+            keys: BTreeMap::new(),
+            bytes: 0,
+            history: VecDeque::new(),
+            history_bytes: 0,
+            head: Revision(1),
+            published: Revision(1),
+            compacted: Revision(0),
+            pruned: Revision(0),
+            pinned: None,
+            leases: Leases::default(),
+            undo: Vec::new(),
+            limits,
+        }
+    }
+
+    /// As a snapshot has it: all keys at `revision`, nothing known of before. Leases begin their time anew at `now`.
+    pub fn restored(
+        limits: Limits,
+        revision: Revision,
+        leases: impl IntoIterator<Item = Granted>,
+        now: Duration,
+        items: impl IntoIterator<Item = KeyValue>,
+    ) -> Index {
+        let mut index = Index::new(limits);
+        for granted in leases {
+            index.replay_grant(granted, now);
+        }
+        index.head = revision;
+        index.published = revision;
+        // At its first revision a keyspace has no key, so nothing is lost.
+        index.compacted = if revision > Revision(1) { revision } else { Revision(0) };
+        index.pruned = index.compacted;
+        for kv in items {
+            let version = Version::from(&kv);
+            index.bytes += kv.key.len() + version.bytes();
+            if let Some(lease) = kv.lease {
+                index.leases.attach(lease, &kv.key);
+            }
+            index.keys.insert(kv.key, Versions::new(version));
+        }
+        index
+    }
+
+    /// The newest that readers see.
+    pub fn revision(&self) -> Revision {
+        self.published
+    }
+
+    /// The newest staged.
+    pub fn head(&self) -> Revision {
+        self.head
+    }
+
+    pub fn compacted(&self) -> Revision {
+        self.compacted
+    }
+
+    /// Bytes of all versions that are kept, with their overhead.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub fn range(&self, range: &Range) -> Result<Ranged> {
+        let revision = self.readable(range.revision, self.published)?;
+        Ok(self.read(range, revision, self.published))
+    }
+
+    /// The revision to read at, if `wanted` can be read.
+    fn readable(&self, wanted: Option<Revision>, current: Revision) -> Result<Revision> {
+        match wanted {
+            None => Ok(current),
+            Some(wanted) if wanted > current => Err(Error::Future { wanted, current }),
+            Some(wanted) if wanted < self.compacted => Err(Error::Compacted {
+                wanted,
+                oldest: self.compacted,
+            }),
+            Some(wanted) => Ok(wanted),
+        }
+    }
+
+    fn read(&self, range: &Range, at: Revision, answer: Revision) -> Ranged {
+        let mut ranged = Ranged {
+            revision: answer,
+            items: Vec::new(),
+            count: 0,
+            more: false,
+        };
+        let limit = match range.content {
+            Content::CountOnly => 0,
+            _ => range.limit.unwrap_or(usize::MAX),
+        };
+        self.each(&range.keys, at, |key, version| {
+            ranged.count += 1;
+            if ranged.items.len() < limit {
+                let mut kv = version.with_key(key);
+                if range.content == Content::KeysOnly {
+                    kv.value = Bytes::new();
+                }
+                ranged.items.push(kv);
+            }
+        });
+        ranged.more = range.content != Content::CountOnly && ranged.count > ranged.items.len();
+        ranged
+    }
+
+    fn each(&self, keys: &KeyRange, at: Revision, mut visit: impl FnMut(&Bytes, &Version)) {
+        if let Bound::Included(end) = &keys.end
+            && *end == keys.start
+        {
+            if let Some((key, versions)) = self.keys.get_key_value(&keys.start)
+                && let Some(version) = versions.at(at)
+            {
+                visit(key, version);
+            }
+            return;
+        }
+        let Some(bounds) = bounds(keys) else { return };
+        for (key, versions) in self.keys.range::<[u8], _>(bounds) {
+            if let Some(version) = versions.at(at) {
+                visit(key, version);
+            }
+        }
+    }
+
+    /// The commit at the revision the index was restored at: watches may begin there, its keys are there already.
+    pub fn remember(&mut self, commit: Arc<Commit>) {
+        debug_assert!(self.history.is_empty() && commit.revision <= self.head);
+        self.history_bytes += commit.bytes;
+        self.history.push_back(commit);
+    }
+
+    /// Makes everything staged visible.
+    pub fn publish(&mut self) {
+        self.published = self.head;
+        self.undo.clear();
+        self.keep_history_bounded();
+    }
+
+    /// Commits from `from` on that are published, at most `limit`.
+    pub fn commits(&self, from: Revision, limit: usize) -> Vec<Arc<Commit>> {
+        let first = self.history.partition_point(|commit| commit.revision < from);
+        (self.history.iter().skip(first).take(limit))
+            .take_while(|commit| commit.revision <= self.published)
+            .cloned()
+            .collect()
+    }
+
+    pub fn lease_state(&self, id: LeaseId, now: Duration) -> Result<LeaseState> {
+        self.leases.state(id, now)
+    }
+
+    pub fn keep_lease(&mut self, id: LeaseId, now: Duration) -> Result<Duration> {
+        self.leases.keep(id, now)
+    }
+
+    pub fn has_lease(&self, id: LeaseId) -> bool {
+        self.leases.contains(id)
+    }
+
+    /// An id that no lease has.
+    pub fn free_lease_id(&self, random: &dyn Random) -> LeaseId {
+        loop {
+            let mut bytes = [0; 8];
+            random.fill(&mut bytes);
+            let id = LeaseId(i64::from_le_bytes(bytes) & i64::MAX);
+            if id.0 > 0 && !self.has_lease(id) {
+                return id;
+            }
+        }
+    }
+
+    pub fn next_lease_expiry(&self) -> Option<Duration> {
+        self.leases.next_expiry()
+    }
+
+    pub fn expired_leases(&self, now: Duration, limit: usize) -> Vec<LeaseId> {
+        self.leases.expired(now, limit)
+    }
+}
+
+/// `None` for a range that can't hold a key; `BTreeMap::range` panics on those.
+fn bounds(keys: &KeyRange) -> Option<(Bound<&[u8]>, Bound<&[u8]>)> {
+    let start = Bound::Included(keys.start.as_ref());
+    match &keys.end {
+        Bound::Included(end) => (*end >= keys.start).then_some((start, Bound::Included(end.as_ref()))),
+        Bound::Excluded(end) => (*end > keys.start).then_some((start, Bound::Excluded(end.as_ref()))),
+        Bound::Unbounded => Some((start, Bound::Unbounded)),
+    }
+}

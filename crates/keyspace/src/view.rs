@@ -1,0 +1,128 @@
+//! An [`Index`] shared by readers, watchers and one writer at a time.
+//!
+//! Locks are held for moments and never across an await. Their order: hub, then index; hub, then a watcher's state.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use futures::StreamExt;
+
+use crate::{
+    Error, Range, Ranged, Result, Revision, Watch, WatchStream, check,
+    hub::Hub,
+    index::{Commit, Index, compaction::PRUNE_COMMITS_MAX},
+    watcher::{Watcher, Watching},
+};
+
+pub struct View {
+    index: RwLock<Index>,
+    hub: Mutex<Hub>,
+}
+
+impl View {
+    pub fn new(index: Index) -> Arc<View> {
+        let view = View {
+            index: RwLock::new(index),
+            hub: Mutex::default(),
+        };
+        view.dispatch();
+        Arc::new(view)
+    }
+
+    pub fn read(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing that is staged under it is seen before [`View::publish`].
+    pub fn write(&self) -> RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn hub(&self) -> MutexGuard<'_, Hub> {
+        self.hub.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn range(&self, range: &Range) -> Result<Ranged> {
+        check::range(range)?;
+        self.read().range(range)
+    }
+
+    /// What is staged becomes visible to readers, then to watchers.
+    pub fn publish(&self) {
+        self.write().publish();
+        self.dispatch();
+    }
+
+    /// Gives to watchers what was published in the index.
+    pub fn dispatch(&self) {
+        let mut hub = self.hub();
+        loop {
+            let next = Revision(hub.dispatched().0 + 1);
+            let index = self.read();
+            let commits = index.commits(next, PRUNE_COMMITS_MAX);
+            let published = index.revision();
+            drop(index);
+            let through = match commits.last() {
+                Some(last) if commits.len() == PRUNE_COMMITS_MAX => last.revision,
+                _ => published,
+            };
+            hub.dispatch(&commits, through);
+            if through >= published {
+                return;
+            }
+        }
+    }
+
+    pub fn watch(self: &Arc<View>, watch: Watch) -> Result<WatchStream> {
+        check::watch(&watch)?;
+        let mut hub = self.hub();
+        let index = self.read();
+        if let Some(wanted) = watch.from
+            && wanted < index.compacted()
+        {
+            return Err(Error::Compacted {
+                wanted,
+                oldest: index.compacted(),
+            });
+        }
+        let current = index.revision();
+        drop(index);
+        let watcher = Arc::new(Watcher::new(watch, current));
+        let id = hub.add(&watcher)?;
+        drop(hub);
+        Ok(Watching::new(self.clone(), watcher, id).boxed())
+    }
+
+    pub fn request_progress(&self) {
+        self.hub().progress();
+    }
+
+    /// Commits from `from` on, and the revision up to which that is all.
+    pub(crate) fn history(&self, from: Revision, limit: usize) -> Result<(Vec<Arc<Commit>>, Revision)> {
+        let index = self.read();
+        if from < index.compacted() {
+            return Err(Error::TooSlow);
+        }
+        let commits = index.commits(from, limit);
+        let through = match commits.last() {
+            Some(last) if commits.len() == limit => last.revision,
+            _ => index.revision(),
+        };
+        Ok((commits, through))
+    }
+
+    pub fn compact(&self, revision: Revision) -> Result<()> {
+        self.write().compact(revision)?;
+        self.prune();
+        Ok(())
+    }
+
+    /// Frees what was compacted, in slices, so that readers and writers get in between.
+    pub fn prune(&self) {
+        while self.write().prune(PRUNE_COMMITS_MAX) {}
+    }
+
+    /// Every watch ends with `error`, and so does every later one; reads go on.
+    pub fn close(&self, error: Error) {
+        self.hub().close(error);
+    }
+}
