@@ -7,11 +7,16 @@
 //! Start reading at [`object`] (what is stored), [`resource`] (which kinds there are), [`keys`] (where they are
 //! stored).
 
+pub mod decode;
 pub mod discovery;
+pub mod field;
 pub mod keys;
+pub mod names;
 pub mod object;
 pub mod plane;
+pub mod quantity;
 pub mod resource;
+pub mod schema;
 pub mod status;
 pub mod table;
 
