@@ -2,7 +2,7 @@
 //!
 //! A keyspace is a revisioned map of keys with one revision counter, one compaction and one quota. This room has the
 //! verbs and their types, the in-memory index that every embedded store reads from ([`index`]), the in-memory keyspace
-//! ([`memory`]) and the conformance suite ([`suite`], feature `suite`) that every implementation passes. It knows no
+//! ([`memory`]) and the conformance suite ([`suite`]) that every implementation passes. It knows no
 //! disk, no network and nothing of Kubernetes.
 //!
 //! Start reading at [`verbs`].
@@ -12,6 +12,7 @@ pub mod expiry;
 mod hub;
 pub mod index;
 pub mod memory;
+pub mod suite;
 pub mod verbs;
 pub mod view;
 mod watcher;

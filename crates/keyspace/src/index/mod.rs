@@ -300,8 +300,10 @@ impl Index {
     }
 }
 
+type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
 /// `None` for a range that can't hold a key; `BTreeMap::range` panics on those.
-fn bounds(keys: &KeyRange) -> Option<(Bound<&[u8]>, Bound<&[u8]>)> {
+fn bounds(keys: &KeyRange) -> Option<Bounds<'_>> {
     let start = Bound::Included(keys.start.as_ref());
     match &keys.end {
         Bound::Included(end) => (*end >= keys.start).then_some((start, Bound::Included(end.as_ref()))),
