@@ -13,10 +13,13 @@ pub mod field;
 pub mod keys;
 pub mod names;
 pub mod object;
+pub mod patch;
+pub mod placement;
 pub mod plane;
 pub mod quantity;
 pub mod resource;
 pub mod schema;
+pub mod selector;
 pub mod status;
 pub mod table;
 

@@ -1,0 +1,7 @@
+//! Which objects a list or watch is about: label selectors and field selectors.
+
+mod field;
+mod label;
+
+pub use field::FieldSelector;
+pub use label::{LabelSelector, Operator, Requirement};
