@@ -8,6 +8,7 @@
 //! stored).
 
 pub mod decode;
+pub mod default;
 pub mod discovery;
 pub mod field;
 pub mod keys;
@@ -21,6 +22,7 @@ pub mod resource;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod strategy;
 pub mod table;
 
 pub use object::Object;
