@@ -10,10 +10,19 @@
 
 pub mod backend;
 pub mod body;
+mod handover;
+mod pipe;
+pub mod port_forward;
+mod refusal;
 pub mod relay;
+pub mod remote_command;
+pub mod spdy;
 pub mod status;
 pub mod upgrade;
+mod websocket;
+mod wire;
 
 pub use backend::{PodBackend, PodStream, Subresource};
 pub use body::Body;
+pub use refusal::{Refusal, SessionError};
 pub use relay::{Connect, Relay, RelayError, Upstream};
