@@ -58,7 +58,7 @@ pub struct Commit {
 }
 
 impl Commit {
-    pub(crate) fn new(revision: Revision, events: Vec<Event>) -> Commit {
+    pub fn new(revision: Revision, events: Vec<Event>) -> Commit {
         let bytes = events.iter().map(event_bytes).sum();
         Commit {
             revision,

@@ -1,0 +1,100 @@
+//! One keyspace of a store: reads from its index, writes through the committer.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use keyspace::{
+    Error, Granted, Keyspace, LeaseId, LeaseState, Op, Options, Range, Ranged, Result, Revision, Txn, Txned, Watch,
+    WatchStream, check,
+};
+
+use crate::engine::{Answer, Engine, Space, What, Work};
+
+pub(crate) struct DiskKeyspace {
+    pub engine: Arc<Engine>,
+    pub space: Arc<Space>,
+}
+
+impl DiskKeyspace {
+    async fn submit(&self, work: Work, bytes: usize, timeout: Option<Duration>) -> Result<Answer> {
+        self.engine
+            .submit(What::In(self.space.clone(), work), bytes, timeout)
+            .await
+    }
+
+    fn now(&self) -> Duration {
+        self.engine.world.clock.monotonic()
+    }
+}
+
+/// About what a request takes of the queue.
+fn bytes(txn: &Txn) -> usize {
+    const OVERHEAD_BYTES: usize = 256;
+    let ops = txn.success.iter().chain(&txn.failure);
+    let ops: usize = ops
+        .map(|op| match op {
+            Op::Put(put) => put.key.len() + put.value.len(),
+            Op::Txn(nested) => bytes(nested),
+            Op::Range(_) | Op::Delete { .. } => 0,
+        })
+        .sum();
+    OVERHEAD_BYTES + ops
+}
+
+fn unexpected(answer: Answer) -> Error {
+    // Each kind of work has one kind of answer.
+    Error::Failed(format!("a write was answered with {answer:?}"))
+}
+
+#[async_trait]
+impl Keyspace for DiskKeyspace {
+    async fn range(&self, range: Range, _options: Options) -> Result<Ranged> {
+        // What is published is what was acknowledged, or is about to be: every read is linearizable.
+        self.space.view.range(&range)
+    }
+
+    async fn txn(&self, txn: Txn, options: Options) -> Result<Txned> {
+        check::txn(&txn)?;
+        let bytes = bytes(&txn);
+        match self.submit(Work::Txn(txn), bytes, options.timeout).await? {
+            Answer::Txned(answer) => Ok(answer),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    async fn watch(&self, watch: Watch, _options: Options) -> Result<WatchStream> {
+        self.space.view.watch(watch)
+    }
+
+    async fn request_progress(&self) -> Result<()> {
+        self.space.view.request_progress();
+        Ok(())
+    }
+
+    async fn compact(&self, revision: Revision, options: Options) -> Result<()> {
+        self.submit(Work::Compact(revision), 0, options.timeout).await?;
+        self.space.view.prune();
+        Ok(())
+    }
+
+    async fn grant_lease(&self, id: Option<LeaseId>, ttl: Duration) -> Result<Granted> {
+        match self.submit(Work::Grant { id, ttl }, 0, None).await? {
+            Answer::Granted(granted) => Ok(granted),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    async fn revoke_lease(&self, id: LeaseId) -> Result<()> {
+        self.submit(Work::Revoke(id), 0, None).await?;
+        Ok(())
+    }
+
+    async fn keep_lease(&self, id: LeaseId) -> Result<Duration> {
+        // Not durable, as in etcd: a restart gives each lease its whole time again.
+        self.space.view.write().keep_lease(id, self.now())
+    }
+
+    async fn lease_state(&self, id: LeaseId) -> Result<LeaseState> {
+        self.space.view.read().lease_state(id, self.now())
+    }
+}

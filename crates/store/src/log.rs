@@ -1,0 +1,153 @@
+//! The end of the log, where frames are appended, and the files before it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use world::{DiskFile, World};
+
+use crate::segment::{self, FRAME_HEADER_BYTES, HEADER_BYTES, Header};
+
+pub(crate) struct Log {
+    dir: PathBuf,
+    world: World,
+    file: Box<dyn DiskFile>,
+    header: Header,
+    /// Where the next frame goes.
+    offset: u64,
+    next_sequence: u64,
+    first_number: u64,
+    /// Bytes in files before the current one.
+    older_bytes: u64,
+}
+
+pub(crate) enum AppendError {
+    /// Nothing was written.
+    Full(io::Error),
+    /// Nothing is known, and nothing more can be written.
+    Failed(io::Error),
+}
+
+impl Log {
+    /// Begins a new file after those that are there.
+    pub fn begin(
+        dir: &Path,
+        world: &World,
+        number: u64,
+        next_sequence: u64,
+        first_number: u64,
+        older_bytes: u64,
+    ) -> io::Result<Log> {
+        let (file, header) = create(dir, world, number, next_sequence)?;
+        Ok(Log {
+            dir: dir.to_owned(),
+            world: world.clone(),
+            file,
+            header,
+            offset: HEADER_BYTES as u64,
+            next_sequence,
+            first_number: first_number.min(number),
+            older_bytes,
+        })
+    }
+
+    pub fn last_sequence(&self) -> u64 {
+        self.next_sequence - 1
+    }
+
+    pub fn file_bytes(&self) -> u64 {
+        self.offset
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.older_bytes + self.offset
+    }
+
+    pub fn number(&self) -> u64 {
+        self.header.number
+    }
+
+    /// Whether anything was appended to the current file.
+    pub fn has_frames(&self) -> bool {
+        self.offset > HEADER_BYTES as u64
+    }
+
+    /// `frame` has [`FRAME_HEADER_BYTES`] of room in front. Durable when this returns its sequence.
+    pub fn append(&mut self, frame: &mut [u8]) -> Result<u64, AppendError> {
+        debug_assert!(frame.len() > FRAME_HEADER_BYTES);
+        let sequence = self.next_sequence;
+        segment::seal(frame, sequence, self.header.nonce);
+        if let Err(error) = self.file.write_at(self.offset, frame) {
+            // What was written of it is no good frame, and is cut away so that the next one is not behind it.
+            let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            return Err(match self.file.set_size(self.offset) {
+                Ok(()) if full => AppendError::Full(error),
+                _ => AppendError::Failed(error),
+            });
+        }
+        // An error here is final: the system may have dropped what it could not write, and would say that all is well
+        // when asked again.
+        self.file.sync_data().map_err(AppendError::Failed)?;
+        self.offset += frame.len() as u64;
+        self.next_sequence += 1;
+        Ok(sequence)
+    }
+
+    /// Goes on in a new file. If that can't be made the current one stays, unless the new one can't be taken away again.
+    pub fn rotate(&mut self) -> Result<(), AppendError> {
+        let number = self.header.number + 1;
+        match create(&self.dir, &self.world, number, self.next_sequence) {
+            Ok((file, header)) => {
+                self.older_bytes += self.offset;
+                self.offset = HEADER_BYTES as u64;
+                self.file = file;
+                self.header = header;
+                Ok(())
+            }
+            Err(error) => {
+                // Left behind, it would say that the current file is complete.
+                let path = self.dir.join(segment::file_name(number));
+                let removed = match self.world.disk.remove(&path) {
+                    Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(()),
+                    other => other.and_then(|()| self.world.disk.sync_dir(&self.dir)),
+                };
+                Err(match removed {
+                    Ok(()) => AppendError::Full(error),
+                    Err(_) => AppendError::Failed(error),
+                })
+            }
+        }
+    }
+
+    /// Removes the files before the one with this number.
+    pub fn remove_before(&mut self, number: u64) -> io::Result<()> {
+        while self.first_number < number.min(self.header.number) {
+            let path = self.dir.join(segment::file_name(self.first_number));
+            let file = self.world.disk.open(&path)?;
+            let bytes = file.size()?;
+            drop(file);
+            self.world.disk.remove(&path)?;
+            self.first_number += 1;
+            self.older_bytes = self.older_bytes.saturating_sub(bytes);
+            // One after another: a gap would look like a file that was lost.
+            self.world.disk.sync_dir(&self.dir)?;
+        }
+        Ok(())
+    }
+}
+
+fn create(dir: &Path, world: &World, number: u64, first_sequence: u64) -> io::Result<(Box<dyn DiskFile>, Header)> {
+    let mut nonce = [0; 8];
+    world.random.fill(&mut nonce);
+    let header = Header {
+        number,
+        first_sequence,
+        nonce: u64::from_le_bytes(nonce),
+    };
+    let file = world.disk.create(&dir.join(segment::file_name(number)))?;
+    file.write_at(0, &header.encode())?;
+    file.sync_data()?;
+    world.disk.sync_dir(dir)?;
+    Ok((file, header))
+}

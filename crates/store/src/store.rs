@@ -1,0 +1,195 @@
+//! A store, from outside.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use keyspace::{Error, Keyspace, Result, index::Limits};
+use world::{DiskLock, LockError, World};
+
+use crate::{
+    checkpoint,
+    committer::{self, Committer},
+    engine::{Answer, Engine, SPACE_NAME_BYTES_MAX, What},
+    error::OpenError,
+    keyspace_on_disk::DiskKeyspace,
+    recovery::{Recovered, recover},
+};
+
+/// With more files of the log than this at the start, a checkpoint is due however small they are: each start begins a
+/// new one.
+const FILES_MAX: usize = 64;
+
+#[derive(Clone)]
+pub struct StoreOptions {
+    pub dir: PathBuf,
+    pub world: World,
+    /// Of each keyspace.
+    pub limits: Limits,
+    /// A file of the log is ended at this size.
+    pub segment_bytes: u64,
+    /// The log is cut when it has grown by this much, or by as much as the snapshots take if that is more.
+    pub checkpoint_bytes: u64,
+    pub commits: Commits,
+}
+
+impl StoreOptions {
+    pub fn new(dir: impl Into<PathBuf>, world: World) -> StoreOptions {
+        StoreOptions {
+            dir: dir.into(),
+            world,
+            limits: Limits::default(),
+            segment_bytes: 64 << 20,
+            checkpoint_bytes: 128 << 20,
+            commits: Commits::OwnThread,
+        }
+    }
+}
+
+/// Who writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Commits {
+    /// A thread of the store's own, because a sync blocks.
+    OwnThread,
+    /// Nobody, until [`Store::step`] or [`Store::checkpoint`] is called: a simulation decides when things happen.
+    ByHand,
+}
+
+/// Many keyspaces over one log.
+///
+/// ```
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use keyspace::{Op, Options, Txn};
+///
+/// let dir = std::env::temp_dir().join(format!("mangrove-store-{}", std::process::id()));
+/// let store = store::Store::open(store::StoreOptions::new(&dir, world::World::real()))?;
+/// let keyspace = store.keyspace("super").await?;
+/// let txn = Txn { success: vec![Op::put("key", "value")], ..Txn::default() };
+/// let written = keyspace.txn(txn, Options::default()).await?;
+/// assert_eq!(written.revision.0, 2);
+/// # drop(store);
+/// # Ok(())
+/// # }
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+/// # runtime.block_on(example()).unwrap();
+/// ```
+pub struct Store {
+    engine: Arc<Engine>,
+    threads: Vec<JoinHandle<()>>,
+    /// Given back last, when nobody writes any more.
+    _lock: Box<dyn DiskLock>,
+}
+
+impl Store {
+    /// Reads what is there; blocks while it does.
+    pub fn open(options: StoreOptions) -> Result<Store, OpenError> {
+        let StoreOptions { dir, world, .. } = &options;
+        world.disk.create_dir(dir).map_err(OpenError::io(dir))?;
+        if let Some(above) = dir.parent().filter(|above| !above.as_os_str().is_empty()) {
+            world.disk.sync_dir(above).map_err(OpenError::io(above))?;
+        }
+        let lock_path = dir.join("lock");
+        let lock = world.disk.lock(&lock_path).map_err(|error| match error {
+            LockError::Held { pid } => OpenError::InUse { dir: dir.clone(), pid },
+            LockError::Io(source) => OpenError::Io {
+                path: lock_path,
+                source,
+            },
+        })?;
+        let recovered = recover(dir, world, options.limits)?;
+        let Recovered {
+            spaces,
+            log,
+            last_space,
+            look_at,
+            files,
+        } = recovered;
+        let due_at_bytes = if files > FILES_MAX { 0 } else { options.checkpoint_bytes };
+        let committer = Committer::new(log, last_space);
+        let engine = Arc::new(Engine::new(&options, spaces, committer, look_at, due_at_bytes));
+        let mut store = Store {
+            engine,
+            threads: Vec::new(),
+            _lock: lock,
+        };
+        if options.commits == Commits::OwnThread {
+            store.spawn("store-commit", committer::run)?;
+            store.spawn("store-snapshot", checkpoint::run)?;
+        }
+        Ok(store)
+    }
+
+    fn spawn(&mut self, name: &str, run: fn(Arc<Engine>)) -> Result<(), OpenError> {
+        let engine = self.engine.clone();
+        let spawned = thread::Builder::new().name(name.to_owned()).spawn(move || run(engine));
+        self.threads.push(spawned.map_err(OpenError::io(&self.engine.dir))?);
+        Ok(())
+    }
+
+    /// The keyspace of that name, made durably if there is none.
+    pub async fn keyspace(&self, name: &str) -> Result<Arc<dyn Keyspace>> {
+        if name.is_empty() || name.len() > SPACE_NAME_BYTES_MAX {
+            let what = format!(
+                "a keyspace's name has 1 to {SPACE_NAME_BYTES_MAX} bytes, not {}",
+                name.len()
+            );
+            return Err(Error::Invalid(what));
+        }
+        let space = match self.engine.space(name) {
+            Some(space) => space,
+            None => match self
+                .engine
+                .submit(What::Create(name.to_owned()), name.len(), None)
+                .await?
+            {
+                Answer::Created(space) => space,
+                other => return Err(Error::Failed(format!("a creation was answered with {other:?}"))),
+            },
+        };
+        Ok(Arc::new(DiskKeyspace {
+            engine: self.engine.clone(),
+            space,
+        }))
+    }
+
+    /// Names of all keyspaces, sorted.
+    pub fn keyspaces(&self) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .engine
+            .all_spaces()
+            .iter()
+            .map(|space| space.name.clone())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Why writes are refused, if they are for good.
+    pub fn health(&self) -> Result<()> {
+        self.engine.health()
+    }
+
+    /// Commits what waits, once. Only needed with [`Commits::ByHand`].
+    pub fn step(&self) {
+        committer::step(&self.engine);
+    }
+
+    /// Writes snapshots and cuts the log, now. Blocks.
+    pub fn checkpoint(&self) -> std::io::Result<()> {
+        checkpoint::checkpoint(&self.engine)
+    }
+}
+
+impl Drop for Store {
+    /// What waits to be written is written first.
+    fn drop(&mut self) {
+        self.engine.stop();
+        for thread in self.threads.drain(..) {
+            // It has told why on its own.
+            let _ = thread.join();
+        }
+        self.engine.close();
+    }
+}
