@@ -1,1 +1,70 @@
+//! What a machine does with packets and names: Services in nftables ([`proxy`]), the Pods' door ([`door`]), and one DNS server for
+//! all planes ([`dns`]).
+//!
+//! May use `api` and `world`; never knows a client, a plane's API or a runtime: desired state is handed in as values. Pure parts
+//! ([`proxy::ruleset`], [`dns::zones`]) make text and answers, thin shells carry them to the kernel and the wire.
+#![allow(clippy::disallowed_methods, reason = "serves the real machine's network")]
 
+pub mod dns;
+pub mod door;
+pub mod proxy;
+
+use std::net::Ipv4Addr;
+
+/// A range of addresses: the network's address and the length of its prefix.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Range {
+    pub network: Ipv4Addr,
+    pub prefix: u8,
+}
+
+impl Range {
+    pub const fn new(network: Ipv4Addr, prefix: u8) -> Range {
+        Range { network, prefix }
+    }
+
+    pub fn contains(&self, address: Ipv4Addr) -> bool {
+        let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
+        u32::from(address) & mask == u32::from(self.network) & mask
+    }
+}
+
+impl std::fmt::Display for Range {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
+    }
+}
+
+/// The platform's addresses on this machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Options {
+    pub pods: Range,
+    pub services: Range,
+    /// The part of the service range that leads to planes' API servers and DNS (D8).
+    pub door: Range,
+    /// Where the Pods' door listens; Pods dial 443.
+    pub door_port: u16,
+    /// Where DNS listens; Pods ask at 53.
+    pub dns_port: u16,
+    /// The Pods' bridge.
+    pub bridge: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("can't start nft (Debian package nftables): {0}")]
+    NoNft(std::io::Error),
+    /// The kernel refused; nothing was changed.
+    #[error("nft refused the rules: {0}")]
+    Refused(String),
+    #[error("the route for {range} can't be set: {reason}")]
+    Route { range: Range, reason: String },
+    #[error("can't listen for DNS on port {port}: {source}")]
+    Dns { port: u16, source: std::io::Error },
+}
+
+/// Takes back everything this room has made on the machine. Nothing there is fine.
+pub async fn teardown(options: &Options) -> Result<(), Error> {
+    proxy::remove().await?;
+    door::close(options).await
+}

@@ -1,0 +1,196 @@
+//! The sockets.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    sync::Arc,
+    time::Duration,
+};
+
+use hickory_proto::op::Message;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UdpSocket},
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Zones,
+    answer::{Outcome, answer},
+    forward::Forwarder,
+    packet_info,
+};
+use crate::Error;
+
+/// What a resolver without EDNS takes over UDP (RFC 1035).
+const PLAIN_BYTES_MAX: usize = 512;
+
+/// What is sent over UDP at most, whatever the resolver says it takes: avoids fragments (DNS flag day 2020).
+const UDP_BYTES_MAX: usize = 1232;
+
+/// Queries are far smaller.
+const QUERY_BYTES_MAX: usize = 4096;
+
+/// TCP connections at once, over all planes; further ones wait to be accepted.
+const CONNECTIONS_MAX: usize = 256;
+
+/// How long a TCP connection may be silent.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+
+pub struct Server {
+    udp: Arc<UdpSocket>,
+    tcp: TcpListener,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    zones: Zones,
+    domain: String,
+    forwarder: Forwarder,
+}
+
+/// Binds both sockets at `port` of all addresses; the machine's rules let only Pods' planes' addresses through.
+pub async fn listen(port: u16, domain: &str, zones: Zones) -> Result<Server, Error> {
+    let failed = |source| Error::Dns { port, source };
+    let tcp = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await.map_err(failed)?;
+    let port = tcp.local_addr().map_err(failed)?.port();
+    let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).await.map_err(failed)?;
+    packet_info::enable(&udp).map_err(failed)?;
+    let shared = Shared {
+        zones,
+        domain: domain.to_owned(),
+        forwarder: Forwarder::of_this_machine(),
+    };
+    Ok(Server {
+        udp: Arc::new(udp),
+        tcp,
+        shared: Arc::new(shared),
+    })
+}
+
+impl Server {
+    pub fn port(&self) -> io::Result<u16> {
+        Ok(self.tcp.local_addr()?.port())
+    }
+
+    /// Serves until cancelled.
+    pub async fn serve(self, stop: CancellationToken) {
+        let tasks = TaskTracker::new();
+        let work = async { tokio::join!(serve_udp(&self, &tasks, &stop), serve_tcp(&self, &tasks, &stop)) };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            _ = work => {}
+        }
+        tasks.close();
+        tasks.wait().await;
+    }
+}
+
+async fn serve_udp(server: &Server, tasks: &TaskTracker, stop: &CancellationToken) {
+    let mut buffer = vec![0; QUERY_BYTES_MAX];
+    loop {
+        let received = match packet_info::receive(&server.udp, &mut buffer).await {
+            Ok(received) => received,
+            Err(error) => {
+                tracing::debug!(%error, "a DNS datagram could not be received");
+                continue;
+            }
+        };
+        let Ok(query) = Message::from_vec(&buffer[..received.len]) else {
+            continue;
+        };
+        match answer(&server.shared.zones, &server.shared.domain, received.to, &query) {
+            Outcome::Answer(message) => reply(&server.udp, &query, message, received.to, received.from).await,
+            Outcome::Forward => {
+                let (shared, udp, stop) = (server.shared.clone(), server.udp.clone(), stop.clone());
+                // Bounded by the forwarder: what is above its limit is answered at once.
+                tasks.spawn(async move {
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        message = shared.forwarder.ask(&query) => reply(&udp, &query, message, received.to, received.from).await,
+                    }
+                });
+            }
+        }
+    }
+}
+
+async fn reply(udp: &UdpSocket, query: &Message, message: Message, from: Ipv4Addr, to: SocketAddrV4) {
+    let takes = query.edns.as_ref().map_or(PLAIN_BYTES_MAX, |edns| {
+        usize::from(edns.max_payload()).max(PLAIN_BYTES_MAX)
+    });
+    let bytes = match message.to_vec() {
+        Ok(bytes) if bytes.len() <= takes.min(UDP_BYTES_MAX) => Ok(bytes),
+        // The resolver asks again over TCP.
+        Ok(_) => message.truncate().to_vec(),
+        Err(error) => Err(error),
+    };
+    match bytes {
+        Ok(bytes) => {
+            if let Err(error) = packet_info::send(udp, &bytes, from, to).await {
+                tracing::debug!(%error, %to, "a DNS answer could not be sent");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "a DNS answer could not be encoded"),
+    }
+}
+
+async fn serve_tcp(server: &Server, tasks: &TaskTracker, stop: &CancellationToken) {
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(permit) = connections.clone().acquire_owned().await else {
+            return;
+        };
+        let stream = match server.tcp.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "a DNS connection could not be accepted");
+                continue;
+            }
+        };
+        let (shared, stop) = (server.shared.clone(), stop.clone());
+        tasks.spawn(async move {
+            let _permit = permit;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                done = connection(stream, &shared) => if let Err(error) = done {
+                    tracing::debug!(%error, "a DNS connection ended");
+                },
+            }
+        });
+    }
+}
+
+/// Messages over TCP have their length in front (RFC 1035, 4.2.2).
+async fn connection(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
+    let IpAddr::V4(plane) = stream.local_addr()?.ip() else {
+        return Ok(());
+    };
+    loop {
+        let Ok(length) = tokio::time::timeout(IDLE_MAX, stream.read_u16()).await else {
+            return Ok(());
+        };
+        let length = match length {
+            Ok(length) => usize::from(length),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if length > QUERY_BYTES_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the query is too long"));
+        }
+        let mut bytes = vec![0; length];
+        tokio::time::timeout(IDLE_MAX, stream.read_exact(&mut bytes)).await??;
+        let Ok(query) = Message::from_vec(&bytes) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the query can't be read"));
+        };
+        let message = match answer(&shared.zones, &shared.domain, plane, &query) {
+            Outcome::Answer(message) => message,
+            Outcome::Forward => shared.forwarder.ask(&query).await,
+        };
+        let bytes = message.to_vec().map_err(io::Error::other)?;
+        let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
+        stream.write_u16(length).await?;
+        stream.write_all(&bytes).await?;
+    }
+}
