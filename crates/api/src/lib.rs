@@ -24,6 +24,7 @@ pub mod selector;
 pub mod status;
 pub mod strategy;
 pub mod table;
+pub mod validate;
 
 pub use object::Object;
 pub use plane::PlaneId;

@@ -4,4 +4,4 @@ mod field;
 mod label;
 
 pub use field::FieldSelector;
-pub use label::{LabelSelector, Operator, Requirement};
+pub use label::{LabelSelector, Operator, Requirement, validate as validate_label_selector};
