@@ -100,6 +100,8 @@ pub struct Session {
     pub resize: Option<TerminalSizes>,
     status: Output,
     words: exit::Words,
+    /// Our halves of streams that only the client writes; their end would say that the command has ended.
+    held: Vec<spdy::StreamWriter>,
     connection: Connection,
 }
 
@@ -143,7 +145,7 @@ impl Session {
         if let Some(text) = self.words.tell(&status) {
             let _ = self.status.write_all(text.as_bytes()).await;
         }
-        drop(self.status);
+        drop((self.status, self.held));
         match self.connection {
             Connection::Spdy(session) => session.close().await,
             Connection::WebSocket(channels) => channels.close().await,

@@ -22,7 +22,6 @@ where
         .ok()
         .flatten()
         .ok_or(SessionError::NoStreams)?;
-    // A client waits for the replies of all, so that every one may say something.
     let Streams {
         error,
         stdin,
@@ -30,13 +29,17 @@ where
         stderr,
         resize,
     } = streams;
+    let (stdin, stdin_back) = stdin.map(spdy::Stream::split).unzip();
+    let (resize, resize_back) = resize.map(spdy::Stream::split).unzip();
     Ok(Session {
-        stdin: stdin.map(|stream| Box::new(stream.split().0) as _),
+        stdin: stdin.map(|reader| Box::new(reader) as _),
         stdout: stdout.map(|stream| Box::new(stream.split().1) as _),
         stderr: stderr.map(|stream| Box::new(stream.split().1) as _),
-        resize: resize.map(|stream| TerminalSizes::read(stream.split().0)),
+        resize: resize.map(TerminalSizes::read),
         status: Box::new(error.split().1),
         words: Words::of(protocol),
+        // kubectl takes the end of our half of stdin for the command's end and stops sending.
+        held: stdin_back.into_iter().chain(resize_back).collect(),
         connection: Connection::Spdy(session),
     })
 }

@@ -52,6 +52,7 @@ where
         resize: channels.input(RESIZE).map(TerminalSizes::read),
         status: Box::new(channels.output(ERROR)),
         words: Words::of(protocol),
+        held: Vec::new(),
         connection: Connection::WebSocket(channels),
     }
 }
