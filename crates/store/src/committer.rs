@@ -255,8 +255,7 @@ impl Batch<'_> {
                 Ok(Answer::Done)
             }
             Work::Compact(revision) => {
-                // Not staged: nothing that can be read before it is durable is new.
-                index.compact(*revision)?;
+                index.stage_compact(*revision)?;
                 record::put_compacted(self.frame, space.id, *revision);
                 Ok(Answer::Done)
             }

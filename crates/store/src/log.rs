@@ -79,12 +79,15 @@ impl Log {
         let sequence = self.next_sequence;
         segment::seal(frame, sequence, self.header.nonce);
         if let Err(error) = self.file.write_at(self.offset, frame) {
-            // What was written of it is no good frame, and is cut away so that the next one is not behind it.
+            // What was written of it is no good frame, and is cut away for good: the next one must not be behind it, nor
+            // the file be the last but one with a torn end.
             let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-            return Err(match self.file.set_size(self.offset) {
-                Ok(()) if full => AppendError::Full(error),
-                _ => AppendError::Failed(error),
-            });
+            return Err(
+                match self.file.set_size(self.offset).and_then(|()| self.file.sync_data()) {
+                    Ok(()) if full => AppendError::Full(error),
+                    _ => AppendError::Failed(error),
+                },
+            );
         }
         // An error here is final: the system may have dropped what it could not write, and would say that all is well
         // when asked again.

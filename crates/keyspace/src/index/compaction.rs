@@ -27,10 +27,18 @@ pub struct Pinned {
 impl Index {
     /// History before `revision` can't be read any more; [`Index::prune`] frees it.
     pub fn compact(&mut self, revision: Revision) -> Result<()> {
-        if revision <= self.compacted {
+        self.stage_compact(revision)?;
+        self.compact_staged();
+        Ok(())
+    }
+
+    /// The same, from the next publication on.
+    pub fn stage_compact(&mut self, revision: Revision) -> Result<()> {
+        let compacted = self.compacted.max(self.to_compact);
+        if revision <= compacted {
             return Err(Error::Compacted {
                 wanted: revision,
-                oldest: self.compacted,
+                oldest: compacted,
             });
         }
         if revision > self.published {
@@ -39,8 +47,12 @@ impl Index {
                 current: self.published,
             });
         }
-        self.compacted = revision;
+        self.to_compact = revision;
         Ok(())
+    }
+
+    pub(super) fn compact_staged(&mut self) {
+        self.compacted = self.compacted.max(self.to_compact);
     }
 
     /// Frees some of what was compacted; false when there is nothing left to do.

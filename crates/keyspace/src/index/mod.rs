@@ -104,6 +104,8 @@ pub struct Index {
     published: Revision,
     /// 0 if never compacted.
     compacted: Revision,
+    /// What is compacted with the next publication, if it is more.
+    to_compact: Revision,
     /// Versions are pruned up to here; lags `compacted` while pinned or while there is much to prune.
     pruned: Revision,
     /// The snapshot being written reads at this revision.
@@ -123,6 +125,7 @@ impl Index {
             head: Revision(1),
             published: Revision(1),
             compacted: Revision(0),
+            to_compact: Revision(0),
             pruned: Revision(0),
             pinned: None,
             leases: Leases::default(),
@@ -255,6 +258,7 @@ impl Index {
     pub fn publish(&mut self) {
         self.published = self.head;
         self.undo.clear();
+        self.compact_staged();
         self.keep_history_bounded();
     }
 

@@ -72,6 +72,7 @@ impl Index {
             }
         }
         self.head = self.published;
+        self.to_compact = self.compacted;
     }
 
     fn take_back(&mut self, key: &Bytes) {
