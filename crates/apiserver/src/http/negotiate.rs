@@ -1,0 +1,264 @@
+//! What form an answer takes (`Accept`) and how a body is to be read (`Content-Type`).
+
+use api::{Reason, Status};
+use http::{HeaderMap, header};
+
+use crate::{
+    context::{Form, TableObject},
+    query::Query,
+};
+
+/// More alternatives than any client sends (client-go: four).
+const CLAUSES_MAX: usize = 32;
+
+/// An encoding that we write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Encoding {
+    Json,
+    Yaml,
+}
+
+impl Encoding {
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Encoding::Json => "application/json",
+            Encoding::Yaml => "application/yaml",
+        }
+    }
+}
+
+/// What was agreed on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Agreed {
+    pub encoding: Encoding,
+    pub form: Form,
+}
+
+/// One alternative of an `Accept` header.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Clause {
+    /// `application/json`, in lower case.
+    pub media: String,
+    parameters: Vec<(String, String)>,
+    quality: f32,
+}
+
+impl Clause {
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    fn parse(text: &str) -> Clause {
+        let mut parts = text.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let parameters: Vec<(String, String)> = parts
+            .filter_map(|part| part.split_once('='))
+            .map(|(key, value)| (key.trim().to_ascii_lowercase(), value.trim().trim_matches('"').to_owned()))
+            .collect();
+        let quality = parameters
+            .iter()
+            .find(|(key, _)| key == "q")
+            .and_then(|(_, value)| value.parse().ok())
+            .unwrap_or(1.0);
+        Clause {
+            media,
+            parameters,
+            quality,
+        }
+    }
+
+    /// Wildcards come after what is named.
+    fn vagueness(&self) -> u8 {
+        match self.media.as_str() {
+            "*/*" => 2,
+            media if media.ends_with("/*") => 1,
+            _ => 0,
+        }
+    }
+
+    fn encoding(&self) -> Option<Encoding> {
+        match self.media.as_str() {
+            "application/json" | "application/*" | "*/*" => Some(Encoding::Json),
+            "application/yaml" => Some(Encoding::Yaml),
+            _ => None,
+        }
+    }
+
+    fn form(&self, query: &Query) -> Option<Form> {
+        let meta = self.parameter("g") == Some("meta.k8s.io") && self.parameter("v") == Some("v1");
+        match self.parameter("as") {
+            None | Some("") => Some(Form::Object),
+            Some("Table") if meta => Some(Form::Table {
+                include: table_object(query),
+            }),
+            Some("PartialObjectMetadata" | "PartialObjectMetadataList") if meta => Some(Form::Metadata),
+            Some(_) => None,
+        }
+    }
+}
+
+/// The alternatives in the order in which the client wants them. None given means "anything".
+pub fn accepted(headers: &HeaderMap) -> Vec<Clause> {
+    let mut clauses: Vec<Clause> = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
+        .take(CLAUSES_MAX)
+        .map(Clause::parse)
+        .filter(|clause| clause.quality > 0.0)
+        .collect();
+    if clauses.is_empty() && !headers.contains_key(header::ACCEPT) {
+        clauses.push(Clause::parse("*/*"));
+    }
+    clauses.sort_by(|one, other| {
+        other
+            .quality
+            .total_cmp(&one.quality)
+            .then(one.vagueness().cmp(&other.vagueness()))
+    });
+    clauses
+}
+
+/// Which of the things that the client takes we give it.
+pub fn agree(headers: &HeaderMap, query: &Query, watch: Streamed) -> Result<Agreed, Status> {
+    let agreed = accepted(headers).iter().find_map(|clause| {
+        let encoding = clause.encoding()?;
+        if watch == Streamed::Yes && encoding != Encoding::Json {
+            return None;
+        }
+        Some(Agreed {
+            encoding,
+            form: clause.form(query)?,
+        })
+    });
+    agreed.ok_or_else(not_acceptable)
+}
+
+/// A stream of frames can't be YAML.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Streamed {
+    Yes,
+    No,
+}
+
+pub fn not_acceptable() -> Status {
+    Status::new(
+        Reason::NotAcceptable,
+        "only the following media types are accepted: application/json, application/yaml",
+    )
+}
+
+fn table_object(query: &Query) -> TableObject {
+    match query.include_object.as_str() {
+        "None" => TableObject::None,
+        "Object" => TableObject::Object,
+        _ => TableObject::Metadata,
+    }
+}
+
+/// The encoding of a body that carries an object; `None` stands for no header, which upstream takes as JSON.
+pub fn body_encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
+    match content_type(headers).as_str() {
+        "" | "application/json" => Ok(Encoding::Json),
+        "application/yaml" => Ok(Encoding::Yaml),
+        other => Err(Status::new(
+            Reason::UnsupportedMediaType,
+            format!(
+                "the body of the request was in an unknown format ({other}) - accepted media types include: \
+                 application/json, application/yaml"
+            ),
+        )),
+    }
+}
+
+/// The media type of the body without its parameters, in lower case.
+pub fn content_type(headers: &HeaderMap) -> String {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(accept: &str) -> Result<Agreed, u16> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, accept.parse().unwrap());
+        agree(&headers, &Query::default(), Streamed::No).map_err(|status| status.code())
+    }
+
+    fn json(form: Form) -> Result<Agreed, u16> {
+        Ok(Agreed {
+            encoding: Encoding::Json,
+            form,
+        })
+    }
+
+    #[test]
+    fn clients_get_the_first_thing_they_want_that_we_have() {
+        let table = Form::Table {
+            include: TableObject::Metadata,
+        };
+        for (accept, expected) in [
+            ("application/json", json(Form::Object)),
+            ("*/*", json(Form::Object)),
+            ("application/vnd.kubernetes.protobuf, */*", json(Form::Object)),
+            ("application/vnd.kubernetes.protobuf,application/json", json(Form::Object)),
+            ("application/vnd.kubernetes.protobuf", Err(406)),
+            ("application/cbor", Err(406)),
+            ("text/html", Err(406)),
+            (
+                "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
+                json(table),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json;\
+                 as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json",
+                json(Form::Metadata),
+            ),
+            ("application/json;as=Table;v=v9;g=meta.k8s.io", Err(406)),
+            (
+                "application/json;q=0.5, application/yaml",
+                Ok(Agreed {
+                    encoding: Encoding::Yaml,
+                    form: Form::Object,
+                }),
+            ),
+            ("application/json;q=0", Err(406)),
+        ] {
+            assert_eq!(ask(accept), expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn a_watch_is_never_yaml() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, "application/yaml".parse().unwrap());
+
+        assert!(agree(&headers, &Query::default(), Streamed::Yes).is_err());
+    }
+
+    #[test]
+    fn bodies_in_protobuf_and_cbor_are_refused_clearly() {
+        for media in ["application/vnd.kubernetes.protobuf", "application/cbor", "text/plain"] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, media.parse().unwrap());
+
+            let refused = body_encoding(&headers).unwrap_err();
+
+            assert_eq!(refused.code(), 415);
+            assert!(refused.message.contains(media));
+        }
+    }
+}
