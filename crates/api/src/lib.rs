@@ -17,6 +17,7 @@ pub mod object;
 pub mod patch;
 pub mod placement;
 pub mod plane;
+pub mod printing;
 pub mod quantity;
 pub mod resource;
 pub mod schema;

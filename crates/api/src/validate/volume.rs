@@ -47,11 +47,9 @@ fn check_source(check: &mut Check, path: &Path, volume: &Value) {
             continue;
         }
         match kind.as_str() {
-            "emptyDir" => {
-                if Quantity::from_json(&source["sizeLimit"]).is_some_and(|limit| limit.is_negative()) {
-                    let detail = "SizeLimit field must be a valid resource quantity";
-                    check.forbidden(&path.field("sizeLimit"), detail);
-                }
+            "emptyDir" if Quantity::from_json(&source["sizeLimit"]).is_some_and(|limit| limit.is_negative()) => {
+                let detail = "SizeLimit field must be a valid resource quantity";
+                check.forbidden(&path.field("sizeLimit"), detail);
             }
             "hostPath" => check_host_path(check, &path, source),
             "secret" => {
