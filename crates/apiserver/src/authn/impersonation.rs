@@ -53,7 +53,10 @@ impl Wanted {
         let texts = |name: &str| -> Result<Vec<String>, Status> {
             let values = headers.get_all(name).iter();
             let text = |value: &http::HeaderValue| value.to_str().map(str::to_owned);
-            values.map(text).collect::<Result<_, _>>().map_err(|_| bad("an Impersonate header is not text"))
+            values
+                .map(text)
+                .collect::<Result<_, _>>()
+                .map_err(|_| bad("an Impersonate header is not text"))
         };
         let mut extra = BTreeMap::new();
         for name in headers.keys().filter_map(|name| name.as_str().strip_prefix(EXTRA)) {
@@ -65,7 +68,9 @@ impl Wanted {
         let groups = texts(GROUP)?;
         if user.is_empty() {
             if !uid.is_empty() || !groups.is_empty() || !extra.is_empty() {
-                return Err(bad("requested to impersonate groups, a uid or extra fields without impersonating a user"));
+                return Err(bad(
+                    "requested to impersonate groups, a uid or extra fields without impersonating a user",
+                ));
             }
             return Ok(None);
         }
@@ -120,7 +125,10 @@ impl Wanted {
         } else {
             AUTHENTICATED
         };
-        if !groups.iter().any(|group| group == AUTHENTICATED || group == UNAUTHENTICATED) {
+        if !groups
+            .iter()
+            .any(|group| group == AUTHENTICATED || group == UNAUTHENTICATED)
+        {
             groups.push(common.to_owned());
         }
         Identity {

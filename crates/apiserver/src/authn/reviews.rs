@@ -23,9 +23,15 @@ pub async fn answer(
         "tokenreviews" => {
             let token = review["spec"]["token"].as_str().unwrap_or_default();
             if token.is_empty() {
-                return Err(Status::new(Reason::BadRequest, "token is required for TokenReview in authentication"));
+                return Err(Status::new(
+                    Reason::BadRequest,
+                    "token is required for TokenReview in authentication",
+                ));
             }
-            let asked = review["spec"]["audiences"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let asked = review["spec"]["audiences"]
+                .as_array()
+                .map(Vec::as_slice)
+                .unwrap_or_default();
             let asked: Vec<&str> = asked.iter().filter_map(Value::as_str).collect();
             let audiences = if asked.is_empty() { vec![ISSUER] } else { asked };
             match verify_token(authenticator, planes, plane, token, &audiences).await? {
@@ -38,7 +44,12 @@ pub async fn answer(
                 None => json!({"authenticated": false, "error": "the token is not valid", "user": {}}),
             }
         }
-        _ => return Err(Status::new(Reason::NotFound, "the server could not find the requested resource")),
+        _ => {
+            return Err(Status::new(
+                Reason::NotFound,
+                "the server could not find the requested resource",
+            ));
+        }
     };
     Ok(review)
 }

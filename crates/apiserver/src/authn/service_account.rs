@@ -49,7 +49,11 @@ pub async fn verify_token(
     }
     let meant_for = |audience: &&&str| claims.aud.iter().any(|has| has == **audience);
     Ok(Some(Verified {
-        audiences: audiences.iter().filter(meant_for).map(|&audience| audience.to_owned()).collect(),
+        audiences: audiences
+            .iter()
+            .filter(meant_for)
+            .map(|&audience| audience.to_owned())
+            .collect(),
         identity: identity(&claims),
     }))
 }
@@ -58,14 +62,30 @@ pub async fn verify_token(
 async fn still_bound(plane: &Plane, claims: &Claims, now: SystemTime) -> Result<bool, Status> {
     let kubernetes = &claims.kubernetes;
     let namespace = Some(kubernetes.namespace.as_str());
-    if !exists(plane, &resource::SERVICE_ACCOUNTS, namespace, &kubernetes.serviceaccount, now).await? {
+    if !exists(
+        plane,
+        &resource::SERVICE_ACCOUNTS,
+        namespace,
+        &kubernetes.serviceaccount,
+        now,
+    )
+    .await?
+    {
         return Ok(false);
     }
     for (resource, namespace, bound) in [
         (&resource::PODS, namespace, &kubernetes.pod),
         (&resource::SECRETS, namespace, &kubernetes.secret),
         // With a Pod, the node is told for information only.
-        (&resource::NODES, None, if kubernetes.pod.is_some() { &None } else { &kubernetes.node }),
+        (
+            &resource::NODES,
+            None,
+            if kubernetes.pod.is_some() {
+                &None
+            } else {
+                &kubernetes.node
+            },
+        ),
     ] {
         if let Some(bound) = bound
             && !exists(plane, resource, namespace, bound, now).await?

@@ -5,10 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use api::{Object, selector::LabelSelector};
 use serde_json::Value;
 
-use super::{
-    attributes::Attributes,
-    rule::Rule,
-};
+use super::{attributes::Attributes, rule::Rule};
 use crate::context::Identity;
 
 /// Whoever is in it may do everything, whatever the roles say.
@@ -50,9 +47,13 @@ struct Named {
 /// Why something is allowed, or is not.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    Allowed { reason: String },
+    Allowed {
+        reason: String,
+    },
     /// `reason` is empty unless bindings name roles that are not there.
-    NoOpinion { reason: String },
+    NoOpinion {
+        reason: String,
+    },
 }
 
 impl Verdict {
@@ -200,7 +201,10 @@ impl Grant {
         };
         let subject = match subject {
             Subject::Group(name) => format!("Group {name:?}"),
-            Subject::User(name) => match name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
+            Subject::User(name) => match name
+                .strip_prefix("system:serviceaccount:")
+                .and_then(|rest| rest.split_once(':'))
+            {
                 Some((namespace, name)) => format!("ServiceAccount {:?}", format!("{name}/{namespace}")),
                 None => format!("User {name:?}"),
             },
@@ -210,7 +214,10 @@ impl Grant {
 
     fn not_found(&self) -> String {
         let Named { role_kind, role, .. } = &*self.binding;
-        format!("{}.rbac.authorization.k8s.io {role:?} not found", role_kind.to_lowercase())
+        format!(
+            "{}.rbac.authorization.k8s.io {role:?} not found",
+            role_kind.to_lowercase()
+        )
     }
 }
 
@@ -229,12 +236,7 @@ fn cluster_roles(objects: &[Object]) -> HashMap<String, Arc<[Rule]>> {
 }
 
 /// Adds the rules of the role `name`. `above` are the roles that led to it: aggregation may go in circles.
-fn collect<'a>(
-    name: &'a str,
-    by_name: &HashMap<&'a str, &'a Object>,
-    rules: &mut Vec<Rule>,
-    above: &mut Vec<&'a str>,
-) {
+fn collect<'a>(name: &'a str, by_name: &HashMap<&'a str, &'a Object>, rules: &mut Vec<Rule>, above: &mut Vec<&'a str>) {
     let Some(object) = by_name.get(name).filter(|_| !above.contains(&name)) else {
         return;
     };
@@ -308,9 +310,21 @@ mod tests {
     fn a_role_binding_counts_in_its_namespace_and_a_cluster_role_binding_everywhere() {
         let book = Book::compile(&Sources {
             cluster_roles: vec![role("", "nodes", &["get"], "nodes"), role("", "pods", &["get"], "pods")],
-            cluster_role_bindings: vec![binding("", "b", "ClusterRole", "nodes", json!({"kind": "Group", "name": "dev"}))],
+            cluster_role_bindings: vec![binding(
+                "",
+                "b",
+                "ClusterRole",
+                "nodes",
+                json!({"kind": "Group", "name": "dev"}),
+            )],
             roles: vec![],
-            role_bindings: vec![binding("web", "b", "ClusterRole", "pods", json!({"kind": "User", "name": "jane"}))],
+            role_bindings: vec![binding(
+                "web",
+                "b",
+                "ClusterRole",
+                "pods",
+                json!({"kind": "User", "name": "jane"}),
+            )],
         });
         let jane = Identity::new("jane", &["dev"]);
 
@@ -342,14 +356,23 @@ mod tests {
     #[test]
     fn a_binding_to_a_missing_role_gives_nothing_and_says_so() {
         let book = Book::compile(&Sources {
-            role_bindings: vec![binding("web", "b", "Role", "gone", json!({"kind": "User", "name": "jane"}))],
+            role_bindings: vec![binding(
+                "web",
+                "b",
+                "Role",
+                "gone",
+                json!({"kind": "User", "name": "jane"}),
+            )],
             ..Sources::default()
         });
 
         let verdict = book.judge(&Identity::new("jane", &[]), &ask("web", "pods"));
 
         assert!(!verdict.is_allowed());
-        assert_eq!(verdict.reason(), r#"RBAC: role.rbac.authorization.k8s.io "gone" not found"#);
+        assert_eq!(
+            verdict.reason(),
+            r#"RBAC: role.rbac.authorization.k8s.io "gone" not found"#
+        );
     }
 
     #[test]
@@ -369,7 +392,13 @@ mod tests {
                 aggregate("edit", "to-edit", "to-view"),
                 object(leaf),
             ],
-            cluster_role_bindings: vec![binding("", "b", "ClusterRole", "edit", json!({"kind": "User", "name": "jane"}))],
+            cluster_role_bindings: vec![binding(
+                "",
+                "b",
+                "ClusterRole",
+                "edit",
+                json!({"kind": "User", "name": "jane"}),
+            )],
             ..Sources::default()
         });
         let jane = Identity::new("jane", &[]);

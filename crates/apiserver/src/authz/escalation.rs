@@ -82,7 +82,9 @@ fn decide(book: &Book, user: &Identity, resource: &Resource, old: Option<&Value>
                 Some(rules) => rules.to_vec(),
                 None => {
                     let kind = format!("{}.{GROUP}", kind.to_lowercase());
-                    return Err(Status::new(Reason::NotFound, format!("{kind} {role:?} not found")).about(GROUP, &kind, role));
+                    return Err(
+                        Status::new(Reason::NotFound, format!("{kind} {role:?} not found")).about(GROUP, &kind, role)
+                    );
                 }
             }
         }
@@ -141,8 +143,14 @@ mod tests {
         };
         Book::compile(&Sources {
             cluster_roles: vec![
-                role("pods", json!([{"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods"]}])),
-                role("secrets", json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"]}])),
+                role(
+                    "pods",
+                    json!([{"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods"]}]),
+                ),
+                role(
+                    "secrets",
+                    json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"]}]),
+                ),
                 role(
                     "binder",
                     json!([{"verbs": ["bind", "escalate"], "apiGroups": [GROUP], "resources": ["clusterroles", "roles"],

@@ -5,8 +5,8 @@
 mod attributes;
 mod book;
 pub mod escalation;
-pub mod reviews;
 mod read;
+pub mod reviews;
 mod rule;
 
 use std::sync::{Arc, OnceLock};
@@ -16,8 +16,8 @@ use keyspace::Revision;
 
 pub use attributes::{Attributes, ResourceTarget, Target, forbidden};
 pub use book::{Book, SUPERUSERS, Sources, Verdict};
-pub use rule::Rule;
 use read::read_all;
+pub use rule::Rule;
 
 use crate::{
     context::Identity,

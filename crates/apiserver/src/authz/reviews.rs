@@ -52,7 +52,12 @@ pub async fn answer(
             let book = authorizer.book(planes, plane).await?;
             rules(&book.rules(user, namespace), user)
         }
-        _ => return Err(Status::new(Reason::NotFound, "the server could not find the requested resource")),
+        _ => {
+            return Err(Status::new(
+                Reason::NotFound,
+                "the server could not find the requested resource",
+            ));
+        }
     };
     Ok(review)
 }

@@ -73,10 +73,18 @@ impl Rule {
     /// Into rules of one verb and one group, resource and name, or one path.
     fn parts(&self, parts: &mut Vec<Rule>) -> Result<(), TooManyParts> {
         let no_name = [String::new()];
-        let names = if self.names.is_empty() { &no_name[..] } else { &self.names };
+        let names = if self.names.is_empty() {
+            &no_name[..]
+        } else {
+            &self.names
+        };
         let mut push = |part: Rule| {
             parts.push(part);
-            if parts.len() > PARTS_MAX { Err(TooManyParts) } else { Ok(()) }
+            if parts.len() > PARTS_MAX {
+                Err(TooManyParts)
+            } else {
+                Ok(())
+            }
         };
         for verb in &self.verbs {
             for path in &self.paths {
@@ -93,7 +101,11 @@ impl Rule {
                             verbs: vec![verb.clone()],
                             groups: vec![group.clone()],
                             resources: vec![resource.clone()],
-                            names: Some(name).filter(|name| !name.is_empty()).cloned().into_iter().collect(),
+                            names: Some(name)
+                                .filter(|name| !name.is_empty())
+                                .cloned()
+                                .into_iter()
+                                .collect(),
                             paths: Vec::new(),
                         })?;
                     }
@@ -220,10 +232,22 @@ mod tests {
             rule(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["a"]}));
         let missing = |asked: Value| uncovered(&[&owned, &named], &[rule(asked)]).unwrap().len();
 
-        assert_eq!(missing(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods", "pods/log"]})), 0);
-        assert_eq!(missing(json!({"verbs": ["*"], "apiGroups": [""], "resources": ["pods"]})), 1);
-        assert_eq!(missing(json!({"verbs": ["get"], "apiGroups": ["*"], "resources": ["pods"]})), 1);
-        assert_eq!(missing(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"]})), 1);
+        assert_eq!(
+            missing(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods", "pods/log"]})),
+            0
+        );
+        assert_eq!(
+            missing(json!({"verbs": ["*"], "apiGroups": [""], "resources": ["pods"]})),
+            1
+        );
+        assert_eq!(
+            missing(json!({"verbs": ["get"], "apiGroups": ["*"], "resources": ["pods"]})),
+            1
+        );
+        assert_eq!(
+            missing(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"]})),
+            1
+        );
         assert_eq!(
             missing(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["a"]})),
             0

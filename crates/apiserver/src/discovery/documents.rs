@@ -30,7 +30,11 @@ impl Document {
         let bytes = bytes.into();
         let digest = Sha256::digest(&bytes);
         Document {
-            etag: digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),
+            etag: digest
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+                .into(),
             bytes,
         }
     }

@@ -83,7 +83,11 @@ fn find(
         ["openid", "v1", "jwks"] => {
             let keys = server.edge().authenticator.keys(plane)?;
             let tree = tokens::openid_keys(&keys.tokens);
-            Some(respond::with_type(StatusCode::OK, "application/jwk-set+json", tree.to_string()))
+            Some(respond::with_type(
+                StatusCode::OK,
+                "application/jwk-set+json",
+                tree.to_string(),
+            ))
         }
         ["api"] | ["apis"] => Some(top(parts[0], headers, &served, &document)?),
         ["api", version] => document(path, &|| discovery::group_version(&served, "", version)).map(plain),
@@ -157,7 +161,11 @@ fn plain(document: Document) -> Response<Body> {
 
 /// `/`: the paths there are.
 fn root(served: &Served<'_>) -> Value {
-    let mut paths = vec!["/.well-known/openid-configuration".to_owned(), "/api".to_owned(), "/api/v1".to_owned()];
+    let mut paths = vec![
+        "/.well-known/openid-configuration".to_owned(),
+        "/api".to_owned(),
+        "/api/v1".to_owned(),
+    ];
     paths.push("/apis".to_owned());
     for group in served.groups() {
         paths.push(format!("/apis/{}", group.name));

@@ -48,8 +48,12 @@ pub fn to_json(bytes: Bytes, encoding: Encoding) -> Result<Bytes, Status> {
         Encoding::Yaml if bytes.is_empty() => Ok(bytes),
         Encoding::Yaml => {
             let options = serde_saphyr::options! { budget: serde_saphyr::budget! { max_depth: MAX_DEPTH } };
-            let tree: Value = serde_saphyr::from_slice_with_options(&bytes, options)
-                .map_err(|error| bad(format!("error converting YAML to JSON: {}", first_line(&error.to_string()))))?;
+            let tree: Value = serde_saphyr::from_slice_with_options(&bytes, options).map_err(|error| {
+                bad(format!(
+                    "error converting YAML to JSON: {}",
+                    first_line(&error.to_string())
+                ))
+            })?;
             Ok(tree.to_string().into())
         }
     }
@@ -108,7 +112,10 @@ mod tests {
     fn yaml_is_read_and_rubbish_refused() {
         let json = |text: &str| to_json(Bytes::from(text.to_owned()), Encoding::Yaml);
 
-        assert_eq!(json("kind: Pod\nmetadata: {name: a}").unwrap(), r#"{"kind":"Pod","metadata":{"name":"a"}}"#);
+        assert_eq!(
+            json("kind: Pod\nmetadata: {name: a}").unwrap(),
+            r#"{"kind":"Pod","metadata":{"name":"a"}}"#
+        );
         for bad in ["a: b: c", "[".repeat(200).as_str(), "\0", "&a [*a, *a]x"] {
             assert_eq!(json(bad).unwrap_err().code(), 400, "{bad}");
         }

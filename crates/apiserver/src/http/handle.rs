@@ -3,7 +3,6 @@
 use std::{
     convert::Infallible,
     panic::AssertUnwindSafe,
-
     task::{Context as TaskContext, Poll},
     time::Duration,
 };
@@ -83,13 +82,18 @@ pub async fn handle(server: &ApiServer, request: Request<Body>) -> Response<Body
     let accept_encoding = request.headers().get(header::ACCEPT_ENCODING).cloned();
     let mut about = None;
     // A panic is a bug of ours, and one request's: the others of its connection go on.
-    let outcome = AssertUnwindSafe(answer(server, request, &mut about)).catch_unwind().await;
+    let outcome = AssertUnwindSafe(answer(server, request, &mut about))
+        .catch_unwind()
+        .await;
     let mut response = match outcome {
         Ok(Ok(response)) => response,
         Ok(Err(status)) => respond::refusal(&status),
         Err(_) => {
             tracing::error!(about = ?about, "a request panicked");
-            respond::refusal(&Status::new(Reason::InternalError, "Internal error occurred: the server panicked"))
+            respond::refusal(&Status::new(
+                Reason::InternalError,
+                "Internal error occurred: the server panicked",
+            ))
         }
     };
     if let Some(accept_encoding) = accept_encoding {
@@ -231,7 +235,9 @@ fn review_of(info: &RequestInfo) -> Option<Review> {
         ("authorization.k8s.io", "v1", "selfsubjectaccessreviews", "") => {
             Some(Review::Authorization("SelfSubjectAccessReview"))
         }
-        ("authorization.k8s.io", "v1", "subjectaccessreviews", "") => Some(Review::Authorization("SubjectAccessReview")),
+        ("authorization.k8s.io", "v1", "subjectaccessreviews", "") => {
+            Some(Review::Authorization("SubjectAccessReview"))
+        }
         ("authorization.k8s.io", "v1", "localsubjectaccessreviews", "") => {
             Some(Review::Authorization("LocalSubjectAccessReview"))
         }
@@ -269,7 +275,10 @@ async fn answer_review(
             let asked = body::object(&bytes, "authentication.k8s.io/v1", "TokenRequest")?;
             let (namespace, name) = (info.namespace.as_deref(), info.name.as_deref());
             let (Some(namespace), Some(name)) = (namespace, name) else {
-                return Err(Status::new(Reason::BadRequest, "a token needs a namespace and a service account"));
+                return Err(Status::new(
+                    Reason::BadRequest,
+                    "a token needs a namespace and a service account",
+                ));
             };
             let keys = edge.authenticator.keys(plane)?;
             tokens::request(planes, plane, &keys.tokens, namespace, name, asked).await?

@@ -17,7 +17,9 @@ fn checks(endpoint: &str) -> &'static [&'static str] {
 /// Answers `/<endpoint>` and `/<endpoint>/<check>`; `None` if the path is neither.
 pub async fn answer(server: &ApiServer, plane: &Plane, path: &str, query: &Query) -> Option<Response<Body>> {
     let path = path.trim_matches('/');
-    let (endpoint, one) = path.split_once('/').map_or((path, None), |(endpoint, check)| (endpoint, Some(check)));
+    let (endpoint, one) = path
+        .split_once('/')
+        .map_or((path, None), |(endpoint, check)| (endpoint, Some(check)));
     if !matches!(endpoint, "healthz" | "livez" | "readyz") {
         return None;
     }

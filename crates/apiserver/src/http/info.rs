@@ -80,12 +80,18 @@ pub fn request_info(plane: PlaneRef, method: &Method, path: &str, query: &Query)
     if let ["namespaces", namespace, more @ ..] = rest {
         info.namespace = Some((*namespace).to_owned());
         // `namespaces/x/pods` is about Pods, `namespaces/x/status` about the Namespace.
-        if more.first().is_some_and(|first| *first != "status" && *first != "finalize") {
+        if more
+            .first()
+            .is_some_and(|first| *first != "status" && *first != "finalize")
+        {
             rest = more;
         }
     }
     info.resource = rest.first().copied().unwrap_or_default().to_owned();
-    info.name = rest.get(1).filter(|name| !name.is_empty()).map(|name| (*name).to_owned());
+    info.name = rest
+        .get(1)
+        .filter(|name| !name.is_empty())
+        .map(|name| (*name).to_owned());
     info.subresource = rest.get(2).copied().unwrap_or_default().to_owned();
     if info.name.is_none() {
         verb = match verb {
@@ -163,20 +169,52 @@ mod tests {
         for (method, target, expected) in [
             ("GET", "/api/v1/namespaces", "list  v1 namespaces  - -"),
             ("GET", "/api/v1/namespaces/web", "get  v1 namespaces  web web"),
-            ("PUT", "/api/v1/namespaces/web/finalize", "update  v1 namespaces finalize web web"),
+            (
+                "PUT",
+                "/api/v1/namespaces/web/finalize",
+                "update  v1 namespaces finalize web web",
+            ),
             ("GET", "/api/v1/namespaces/web/pods", "list  v1 pods  web -"),
             ("GET", "/api/v1/namespaces/web/pods?watch=true", "watch  v1 pods  web -"),
-            ("GET", "/api/v1/pods?watch=1&fieldSelector=metadata.name%3Done", "watch  v1 pods  - one"),
-            ("GET", "/api/v1/pods?fieldSelector=metadata.name%3D..%2Fone", "list  v1 pods  - -"),
+            (
+                "GET",
+                "/api/v1/pods?watch=1&fieldSelector=metadata.name%3Done",
+                "watch  v1 pods  - one",
+            ),
+            (
+                "GET",
+                "/api/v1/pods?fieldSelector=metadata.name%3D..%2Fone",
+                "list  v1 pods  - -",
+            ),
             ("GET", "/api/v1/watch/namespaces/web/pods", "watch  v1 pods  web -"),
-            ("GET", "/api/v1/watch/namespaces/web/pods/one", "watch  v1 pods  web one"),
+            (
+                "GET",
+                "/api/v1/watch/namespaces/web/pods/one",
+                "watch  v1 pods  web one",
+            ),
             ("GET", "/api/v1/watch", "400"),
-            ("DELETE", "/api/v1/namespaces/web/pods", "deletecollection  v1 pods  web -"),
+            (
+                "DELETE",
+                "/api/v1/namespaces/web/pods",
+                "deletecollection  v1 pods  web -",
+            ),
             ("DELETE", "/api/v1/namespaces/web/pods/one", "delete  v1 pods  web one"),
-            ("POST", "/api/v1/namespaces/web/pods/one/eviction", "create  v1 pods eviction web one"),
-            ("GET", "/api/v1/namespaces/web/pods/one/proxy/a/b", "get  v1 pods proxy web one"),
+            (
+                "POST",
+                "/api/v1/namespaces/web/pods/one/eviction",
+                "create  v1 pods eviction web one",
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/web/pods/one/proxy/a/b",
+                "get  v1 pods proxy web one",
+            ),
             ("HEAD", "/api/v1/nodes/n1", "get  v1 nodes  - n1"),
-            ("PATCH", "/apis/apps/v1/namespaces/web/deployments/d/scale", "patch apps v1 deployments scale web d"),
+            (
+                "PATCH",
+                "/apis/apps/v1/namespaces/web/deployments/d/scale",
+                "patch apps v1 deployments scale web d",
+            ),
             ("GET", "/apis/apps/v1", "get     - -"),
             ("GET", "/apis", "get     - -"),
             ("GET", "/api/v1", "get     - -"),

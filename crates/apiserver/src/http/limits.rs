@@ -103,13 +103,18 @@ mod tests {
         let inflight = Inflight::default();
         let (busy, other): (PlaneId, PlaneId) = ("a".repeat(16).parse().unwrap(), "b".repeat(16).parse().unwrap());
 
-        let places: Vec<Place> = (0..PLANE_MAX).map(|_| inflight.enter(busy, Duration::Short).unwrap()).collect();
+        let places: Vec<Place> = (0..PLANE_MAX)
+            .map(|_| inflight.enter(busy, Duration::Short).unwrap())
+            .collect();
 
         let refused = inflight.enter(busy, Duration::Short).err().unwrap();
         assert_eq!((refused.code(), refused.retry_after_seconds), (429, Some(1)));
         assert!(inflight.enter(other, Duration::Short).is_ok());
         drop(places);
         assert!(inflight.enter(busy, Duration::Short).is_ok());
-        assert!(inflight.0.lock().unwrap().planes.is_empty(), "an idle plane costs nothing");
+        assert!(
+            inflight.0.lock().unwrap().planes.is_empty(),
+            "an idle plane costs nothing"
+        );
     }
 }

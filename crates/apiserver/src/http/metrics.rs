@@ -1,11 +1,6 @@
 //! A few metrics under upstream's names, with labels of bounded sets: no plane and no name ever is one.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write,
-    sync::Mutex,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt::Write, sync::Mutex, time::Duration};
 
 use crate::context::RequestInfo;
 
@@ -123,7 +118,10 @@ impl Inner {
                 out,
                 "apiserver_request_duration_seconds_bucket{{verb={verb:?},le=\"+Inf\"}} {count}"
             )?;
-            writeln!(out, "apiserver_request_duration_seconds_sum{{verb={verb:?}}} {sum_seconds}")?;
+            writeln!(
+                out,
+                "apiserver_request_duration_seconds_sum{{verb={verb:?}}} {sum_seconds}"
+            )?;
             writeln!(out, "apiserver_request_duration_seconds_count{{verb={verb:?}}} {count}")?;
         }
         out.push_str("# HELP apiserver_longrunning_requests Gauge of all active long-running apiserver requests.\n");

@@ -56,7 +56,12 @@ impl Clause {
         let media = parts.next().unwrap_or_default().to_ascii_lowercase();
         let parameters: Vec<(String, String)> = parts
             .filter_map(|part| part.split_once('='))
-            .map(|(key, value)| (key.trim().to_ascii_lowercase(), value.trim().trim_matches('"').to_owned()))
+            .map(|(key, value)| {
+                (
+                    key.trim().to_ascii_lowercase(),
+                    value.trim().trim_matches('"').to_owned(),
+                )
+            })
             .collect();
         let quality = parameters
             .iter()
@@ -214,7 +219,10 @@ mod tests {
             ("application/json", json(Form::Object)),
             ("*/*", json(Form::Object)),
             ("application/vnd.kubernetes.protobuf, */*", json(Form::Object)),
-            ("application/vnd.kubernetes.protobuf,application/json", json(Form::Object)),
+            (
+                "application/vnd.kubernetes.protobuf,application/json",
+                json(Form::Object),
+            ),
             ("application/vnd.kubernetes.protobuf", Err(406)),
             ("application/cbor", Err(406)),
             ("text/html", Err(406)),

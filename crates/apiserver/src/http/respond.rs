@@ -63,13 +63,18 @@ pub async fn encode(response: Response<Body>, encoding: Encoding) -> Result<Resp
     }
     let failed = |error: String| Status::new(Reason::InternalError, error);
     let (mut parts, body) = response.into_parts();
-    let bytes = body.collect().await.map_err(|error| failed(error.to_string()))?.to_bytes();
+    let bytes = body
+        .collect()
+        .await
+        .map_err(|error| failed(error.to_string()))?
+        .to_bytes();
     let tree: Value = serde_json::from_slice(&bytes).map_err(|error| failed(error.to_string()))?;
     let text = serde_saphyr::to_string(&tree).map_err(|error| failed(error.to_string()))?;
     parts.headers.remove(header::CONTENT_LENGTH);
-    parts
-        .headers
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(Encoding::Yaml.content_type()));
+    parts.headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(Encoding::Yaml.content_type()),
+    );
     Ok(Response::from_parts(parts, full_body(text)))
 }
 
@@ -79,7 +84,11 @@ pub async fn compress(request: &HeaderMap, response: Response<Body>) -> Response
         .get(header::ACCEPT_ENCODING)
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| value.split(',').any(|coding| coding.trim() == "gzip"));
-    let large = response.body().size_hint().exact().is_some_and(|size| size >= GZIP_FROM_BYTES);
+    let large = response
+        .body()
+        .size_hint()
+        .exact()
+        .is_some_and(|size| size >= GZIP_FROM_BYTES);
     if !accepts || !large || response.headers().contains_key(header::CONTENT_ENCODING) {
         return response;
     }

@@ -225,7 +225,11 @@ struct PlaneConfigs {
 }
 
 impl PlaneConfigs {
-    async fn of_address(&self, server: &ApiServer, address: IpAddr) -> Result<Option<(Door, Arc<ServerConfig>)>, Status> {
+    async fn of_address(
+        &self,
+        server: &ApiServer,
+        address: IpAddr,
+    ) -> Result<Option<(Door, Arc<ServerConfig>)>, Status> {
         let planes = server.planes();
         let address = match address {
             IpAddr::V4(address) => address,
@@ -250,9 +254,8 @@ impl PlaneConfigs {
         {
             return Ok(Some((door, config)));
         }
-        let config = plane_config(server, &plane, address).map_err(|error| {
-            Status::new(api::Reason::InternalError, format!("plane {}: {error}", plane.id))
-        })?;
+        let config = plane_config(server, &plane, address)
+            .map_err(|error| Status::new(api::Reason::InternalError, format!("plane {}: {error}", plane.id)))?;
         let config = Arc::new(config);
         self.known.insert(plane.id, (now, Arc::clone(&config)));
         Ok(Some((door, config)))

@@ -137,7 +137,10 @@ async fn bound(plane: &Plane, namespace: &str, account: &str, wanted: &Value) ->
     }
     match &*resource.kind {
         "Pod" => {
-            let runs_as = found.pointer("/spec/serviceAccountName").and_then(Value::as_str).unwrap_or("default");
+            let runs_as = found
+                .pointer("/spec/serviceAccountName")
+                .and_then(Value::as_str)
+                .unwrap_or("default");
             if runs_as != account {
                 return Err(Status::new(
                     Reason::BadRequest,
@@ -147,7 +150,10 @@ async fn bound(plane: &Plane, namespace: &str, account: &str, wanted: &Value) ->
                     ),
                 ));
             }
-            let node = found.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
+            let node = found
+                .pointer("/spec/nodeName")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
             if !node.is_empty() {
                 let node_found = find(plane, &resource::NODES, None, node).await?;
                 bound.node = Some(ObjectRef {
@@ -175,9 +181,8 @@ fn not_found(plural: &str, name: &str) -> Status {
 }
 
 fn invalid(name: &str, why: &str) -> Status {
-    let message = format!(
-        "TokenRequest.authentication.k8s.io {name:?} is invalid: spec.expirationSeconds: Invalid value: {why}"
-    );
+    let message =
+        format!("TokenRequest.authentication.k8s.io {name:?} is invalid: spec.expirationSeconds: Invalid value: {why}");
     let mut status = Status::new(Reason::Invalid, message).about("authentication.k8s.io", "TokenRequest", name);
     status.causes.push(Cause {
         reason: "FieldValueInvalid",
@@ -204,5 +209,7 @@ pub fn openid_keys(key: &TokenKey) -> Value {
 }
 
 fn seconds_since_epoch(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
 }
