@@ -2,7 +2,7 @@
 
 use api::{Reason, Status};
 
-use crate::context::{Identity, RequestInfo};
+use crate::context::{Identity, RequestInfo, Verb};
 
 /// One thing to be allowed or not.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,11 +42,15 @@ impl ResourceTarget {
 impl Attributes {
     pub fn of(info: &RequestInfo) -> Attributes {
         let target = if info.is_resource() {
+            // As upstream: a Namespace counts as lying in itself, so that a role in it allows to read it.
+            let one = !matches!(info.verb, Verb::List | Verb::Watch | Verb::DeleteCollection);
+            let own = info.name.as_ref();
+            let own = own.filter(|_| one && info.group.is_empty() && info.resource == "namespaces");
             Target::Resource(ResourceTarget {
                 group: info.group.clone(),
                 resource: info.resource.clone(),
                 subresource: info.subresource.clone(),
-                namespace: info.namespace.clone().unwrap_or_default(),
+                namespace: info.namespace.as_ref().or(own).cloned().unwrap_or_default(),
                 name: info.name.clone().unwrap_or_default(),
             })
         } else {
