@@ -14,6 +14,7 @@ pub mod field;
 pub mod keys;
 pub mod names;
 pub mod object;
+pub mod openapi;
 pub mod patch;
 pub mod placement;
 pub mod plane;
