@@ -20,7 +20,8 @@ pub struct InformerOptions {
     pub field_selector: Option<String>,
     /// Keep `apiVersion`, `kind` and `metadata` only.
     pub metadata_only: bool,
-    pub(crate) indexes: Vec<(&'static str, IndexFn)>,
+    /// Filled by [`InformerOptions::index`].
+    pub indexes: Vec<(&'static str, IndexFn)>,
 }
 
 impl InformerOptions {

@@ -9,7 +9,15 @@
 //! [`identity`] (how an object is recognised on the other side), then [`translate::pod`].
 
 pub mod identity;
+pub mod names;
+pub mod node_proxy;
+pub mod operator;
 pub mod pod_plan;
 pub mod policy;
+pub mod provision;
 pub mod references;
+pub mod syncer;
 pub mod translate;
+
+pub use node_proxy::NodeProxy;
+pub use provision::{ProvisionError, Provisioned, Provisioner, SuperCluster};

@@ -14,14 +14,14 @@ pub struct References {
 impl References {
     /// All names in a PodSpec. Optional ones too: they may appear later.
     pub fn of(spec: &Value) -> References {
-        let mut found = References::default();
-        found.service_account = Some(
-            spec["serviceAccountName"]
-                .as_str()
-                .filter(|name| !name.is_empty())
-                .unwrap_or("default")
-                .to_owned(),
-        );
+        let account = spec["serviceAccountName"]
+            .as_str()
+            .filter(|name| !name.is_empty())
+            .unwrap_or("default");
+        let mut found = References {
+            service_account: Some(account.to_owned()),
+            ..References::default()
+        };
         for secret in list(&spec["imagePullSecrets"]) {
             add(&mut found.secrets, &secret["name"]);
         }

@@ -85,7 +85,7 @@ impl Copied {
             }
             patch.insert((*field).to_owned(), change);
         }
-        (!patch.is_empty()).then(|| Value::Object(patch))
+        (!patch.is_empty()).then_some(Value::Object(patch))
     }
 }
 

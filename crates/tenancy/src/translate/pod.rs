@@ -257,7 +257,7 @@ pub fn drift(wanted: &Value, observed: &Object) -> Option<Value> {
     if !spec.is_empty() {
         patch.insert("spec".to_owned(), spec.into());
     }
-    (!patch.is_empty()).then(|| Value::Object(patch))
+    (!patch.is_empty()).then_some(Value::Object(patch))
 }
 
 /// Labels and annotations of `wanted` that `observed` lacks or has otherwise, as a merge patch; ones that the tenant has

@@ -57,8 +57,8 @@ impl PodValues {
         if volume["downwardAPI"].is_object() && has_identity(&volume["downwardAPI"]["items"]) {
             // A Secret volume can't carry the other fields, so the volume becomes a projected one of both.
             let source = volume["downwardAPI"].take();
-            let mut sources = self.split_downward(pod, &source["items"], secret);
-            let mut projected = json!({"sources": sources.drain(..).collect::<Vec<_>>()});
+            let sources = self.split_downward(pod, &source["items"], secret);
+            let mut projected = json!({"sources": sources});
             if !source["defaultMode"].is_null() {
                 projected["defaultMode"] = source["defaultMode"].clone();
             }

@@ -66,7 +66,7 @@ pub fn drift(wanted: &Value, observed: &Object) -> Option<Value> {
     if !spec.is_empty() {
         patch.insert("spec".to_owned(), spec.into());
     }
-    (!patch.is_empty()).then(|| Value::Object(patch))
+    (!patch.is_empty()).then_some(Value::Object(patch))
 }
 
 /// True if the tenant writes this Service's endpoints by hand.

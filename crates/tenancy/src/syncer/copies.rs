@@ -1,0 +1,198 @@
+//! ConfigMaps, Secrets and ServiceAccounts go down while a Pod names them (D7); EndpointSlices that a tenant writes by hand
+//! go down for Services without a selector.
+
+use api::Object;
+use client::{DeleteOptions, ObjectKey, Patch};
+
+use super::{Handled, Shared, SyncError, pods, sides};
+use crate::{
+    identity::{Origin, Tenant},
+    pod_plan,
+    references::References,
+    translate::{namespaced::Copied, service},
+};
+
+/// By this label a slice says who keeps it.
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+impl Shared {
+    pub(super) async fn handle_copy(&self, kind: Copied, key: &ObjectKey) -> Handled {
+        let Some(found) = self.options.tenants.find(key.plane.plane).await? else {
+            return Ok(None);
+        };
+        let tenant = found.tenant(&self.options.super_cluster);
+        let namespace = self.tenant_namespace(key).await?;
+        let below = namespace
+            .as_ref()
+            .map(|namespace| tenant.super_namespace(namespace.name(), namespace.uid()));
+        let object = self
+            .sides
+            .above
+            .of(kind)
+            .get(key)
+            .filter(|object| !object.is_deleting());
+        let wanted = object.is_some() && below.is_some() && self.is_needed(kind, key, object.as_ref());
+        for copy in self
+            .sides
+            .below
+            .of(kind)
+            .by_index(sides::ORIGIN, &sides::origin_key(key))
+        {
+            if !wanted || Some(copy.namespace()) != below.as_deref() {
+                self.delete_copy(kind, &copy).await?;
+            }
+        }
+        if let (true, Some(below)) = (wanted, below) {
+            // Where no super namespace is, no Pod has gone down: it will bring what it names.
+            let super_namespace = self.options.super_plane.object("", &below);
+            if self
+                .sides
+                .below
+                .namespaces
+                .get(&super_namespace)
+                .is_some_and(|namespace| !namespace.is_deleting())
+            {
+                self.ensure_copy(&tenant, kind, key, &below).await?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether anything below needs the object.
+    fn is_needed(&self, kind: Copied, key: &ObjectKey, object: Option<&Object>) -> bool {
+        if kind == Copied::EndpointSlice {
+            let Some(slice) = object else { return false };
+            let by_hand = slice
+                .label(MANAGED_BY)
+                .is_none_or(|by| by != "endpointslice-controller.k8s.io");
+            let service = slice
+                .label(SERVICE_NAME)
+                .and_then(|name| self.sides.above.services.get(&key.sibling(name)));
+            return by_hand && service.is_some_and(|service| service::is_selectorless(&service));
+        }
+        self.sides
+            .above
+            .pods
+            .list(&key.plane, &key.namespace)
+            .iter()
+            .any(|pod| {
+                let names = References::of(&pod.tree()["spec"]);
+                !pod_plan::is_finished(pod)
+                    && match kind {
+                        Copied::ConfigMap => names.config_maps.contains(&*key.name),
+                        Copied::Secret => names.secrets.contains(&*key.name),
+                        Copied::ServiceAccount => names.service_account.as_deref() == Some(&*key.name),
+                        Copied::EndpointSlice => false,
+                    }
+            })
+    }
+
+    /// Makes the copy as it should be. An object of the tenant that is not there (yet) is not an error: the node waits.
+    pub(super) async fn ensure_copy(
+        &self,
+        tenant: &Tenant,
+        kind: Copied,
+        key: &ObjectKey,
+        below: &str,
+    ) -> Result<(), SyncError> {
+        let resource = kind.resource();
+        let object = match self.sides.above.of(kind).get(key) {
+            Some(object) => object,
+            // Rendered ones are not in the all-planes stream.
+            None => {
+                let client = self.options.planes.client(&key.plane)?;
+                match pods::found(client.get(&resource, key.namespace(), &key.name).await)? {
+                    Some(object) => object,
+                    None => return Ok(()),
+                }
+            }
+        };
+        let wanted = kind.down(tenant, &object, below);
+        let mut there = self
+            .sides
+            .below
+            .of(kind)
+            .get(&self.options.super_plane.object(below, &key.name));
+        if there.is_none() {
+            match self.super_client.create(&resource, Some(below), &wanted).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_already_exists() => {
+                    there = pods::found(self.super_client.get(&resource, Some(below), &key.name).await)?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let Some(there) = there else {
+            return Err(SyncError::NotYet(format!(
+                "{} {} has just left the super cluster",
+                resource.kind, key.name
+            )));
+        };
+        match Origin::of(&there, &tenant.super_id) {
+            // What the super cluster has made for itself in this namespace (its own default account) is left alone.
+            None => Ok(()),
+            Some(origin) if origin.plane != tenant.plane => Err(SyncError::NotYet(format!(
+                "another tenant's {} {} is in the way",
+                resource.kind, key.name
+            ))),
+            Some(origin) if origin.uid != object.uid() => {
+                self.delete_copy(kind, &there).await?;
+                Err(SyncError::NotYet(format!(
+                    "an older {} {} has to leave the super cluster",
+                    resource.kind, key.name
+                )))
+            }
+            Some(_) => {
+                if let Some(patch) = kind.drift(&wanted, &there) {
+                    let patch = pods::with_uid(patch, &there);
+                    match self
+                        .super_client
+                        .patch(&resource, Some(below), &key.name, &Patch::Merge(patch))
+                        .await
+                    {
+                        Ok(_) => {}
+                        // Immutable below and made anew above: it has to be made anew below as well.
+                        Err(error) if error.is_invalid() => {
+                            self.delete_copy(kind, &there).await?;
+                            return Err(error.into());
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn delete_copy(&self, kind: Copied, copy: &Object) -> Result<(), SyncError> {
+        let options = DeleteOptions::of_uid(copy.uid());
+        pods::gone(
+            self.super_client
+                .delete(&kind.resource(), Some(copy.namespace()), copy.name(), &options)
+                .await,
+        )
+    }
+}
+
+impl sides::Above {
+    pub(super) fn of(&self, kind: Copied) -> &client::Informer {
+        match kind {
+            Copied::ConfigMap => &self.config_maps,
+            Copied::Secret => &self.secrets,
+            Copied::ServiceAccount => &self.service_accounts,
+            Copied::EndpointSlice => &self.endpoint_slices,
+        }
+    }
+}
+
+impl sides::Below {
+    pub(super) fn of(&self, kind: Copied) -> &client::Informer {
+        match kind {
+            Copied::ConfigMap => &self.config_maps,
+            Copied::Secret => &self.secrets,
+            Copied::ServiceAccount => &self.service_accounts,
+            Copied::EndpointSlice => &self.endpoint_slices,
+        }
+    }
+}

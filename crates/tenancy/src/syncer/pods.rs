@@ -1,0 +1,269 @@
+//! Pods: the plan is `pod_plan`, its steps are carried out here.
+
+use std::time::Duration;
+
+use api::{Object, resource};
+use client::{DeleteOptions, EventType, ObjectKey, Patch};
+use serde_json::{Value, json};
+
+use super::{Handled, Shared, SyncError, sides};
+use crate::{
+    identity::{Origin, Tenant},
+    pod_plan::{self, Step},
+    references::References,
+    translate::{namespaced::Copied, pod},
+};
+
+impl Shared {
+    pub(super) async fn handle_pod(&self, key: &ObjectKey) -> Handled {
+        let Some(found) = self.options.tenants.find(key.plane.plane).await? else {
+            return Ok(None);
+        };
+        let tenant = found.tenant(&self.options.super_cluster);
+        let tenant_pod = self.sides.above.pods.get(key);
+        let namespace = self.tenant_namespace(key).await?;
+        // Without its namespace a Pod is as good as gone; the namespace's own end follows.
+        let tenant_pod = tenant_pod.filter(|_| namespace.is_some());
+        let below = namespace
+            .as_ref()
+            .map(|namespace| tenant.super_namespace(namespace.name(), namespace.uid()));
+
+        let mut here = None;
+        for pod in self.sides.below.pods.by_index(sides::ORIGIN, &sides::origin_key(key)) {
+            if Some(pod.namespace()) == below.as_deref() {
+                here = Some(pod);
+            } else {
+                // In the super namespace of an older namespace by this name.
+                self.delete_super_pod(&pod, None).await?;
+            }
+        }
+        if here.is_none()
+            && let (Some(pod), Some(below)) = (&tenant_pod, &below)
+        {
+            // Another's Pod by this name carries none of our marks, so the index has not shown it; and only a live answer
+            // may end a tenant's Pod (trap 14 of the field: absence in a cache proves nothing).
+            if pod.is_deleting() || pod.tree()["status"]["startTime"].is_string() {
+                here = self.live_super_pod(below, pod.name()).await?;
+            }
+        }
+
+        let translated = match (&tenant_pod, &below) {
+            (Some(pod), Some(below)) => Some(pod::down(&tenant, pod, below, &|name| {
+                self.known_super_namespace(&tenant, key, name)
+            })),
+            _ => None,
+        };
+        let wanted = translated.as_ref().map(|down| &down.pod);
+        for step in pod_plan::plan(&tenant, tenant_pod.as_ref(), here.as_ref(), wanted) {
+            match (step, &tenant_pod, &here) {
+                (Step::CreateSuper, Some(pod), _) => {
+                    let (Some(namespace), Some(down)) = (&namespace, &translated) else {
+                        continue;
+                    };
+                    self.create_super_pod(&tenant, key, namespace, pod, down).await?;
+                }
+                (Step::PatchSuper(patch), _, Some(below)) => {
+                    let patch = with_uid(patch, below);
+                    self.super_client
+                        .patch(
+                            &resource::PODS,
+                            Some(below.namespace()),
+                            below.name(),
+                            &Patch::Strategic(patch),
+                        )
+                        .await?;
+                }
+                (Step::DeleteSuper { grace_seconds }, _, Some(below)) => {
+                    self.delete_super_pod(below, grace_seconds).await?
+                }
+                (Step::GatesDown(conditions), _, Some(below)) => {
+                    let patch = with_uid(json!({"status": {"conditions": conditions}}), below);
+                    let patch = Patch::Strategic(patch);
+                    self.super_client
+                        .patch_sub(&resource::PODS, Some(below.namespace()), below.name(), "status", &patch)
+                        .await?;
+                }
+                (Step::Bind { node }, Some(pod), _) => self.bind(key, pod, &node).await?,
+                (Step::WriteStatus(status), Some(pod), _) => self.write_status(key, pod, status).await?,
+                (Step::DeleteTenant { grace_seconds }, Some(pod), _) => {
+                    self.delete_tenant_pod(key, pod, grace_seconds).await?
+                }
+                (Step::Refuse(reason), Some(pod), _) => self.tell(key, pod, "NotSynced", &reason).await,
+                _ => {}
+            }
+        }
+        let refresh = self
+            .keep_pod_secret(&tenant, key, tenant_pod.as_ref(), here.as_ref(), translated.as_ref())
+            .await?;
+        Ok(refresh)
+    }
+
+    async fn create_super_pod(
+        &self,
+        tenant: &Tenant,
+        key: &ObjectKey,
+        namespace: &Object,
+        tenant_pod: &Object,
+        down: &pod::Down,
+    ) -> Result<(), SyncError> {
+        let refusals = self.options.policy.refusals(&tenant_pod.tree()["spec"]);
+        if !refusals.is_empty() {
+            self.tell(key, tenant_pod, "FailedCreate", &refusals.join("; ")).await;
+            return Ok(());
+        }
+        let below = self.ensure_super_namespace(tenant, &key.plane, namespace).await?;
+        let names = References::of(&tenant_pod.tree()["spec"]);
+        let referred = names
+            .config_maps
+            .iter()
+            .map(|name| (Copied::ConfigMap, name))
+            .chain(names.secrets.iter().map(|name| (Copied::Secret, name)))
+            .chain(names.service_account.iter().map(|name| (Copied::ServiceAccount, name)));
+        for (kind, name) in referred {
+            self.ensure_copy(tenant, kind, &key.sibling(name), &below).await?;
+        }
+        self.ensure_pod_secret(tenant, key, tenant_pod, down, &below).await?;
+        match self.super_client.create(&resource::PODS, Some(&below), &down.pod).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_already_exists() => match self.live_super_pod(&below, &key.name).await? {
+                // Made by an attempt whose answer was lost: the watch will show it.
+                Some(pod) if Origin::owns(tenant, tenant_pod, &pod) => Ok(()),
+                Some(pod) if Origin::of(&pod, &tenant.super_id).is_some_and(|origin| origin.plane == tenant.plane) => {
+                    self.delete_super_pod(&pod, None).await?;
+                    Err(SyncError::NotYet(format!(
+                        "an older Pod {} has to leave the super cluster",
+                        key.name
+                    )))
+                }
+                Some(_) => {
+                    self.tell(
+                        key,
+                        tenant_pod,
+                        "NotSynced",
+                        "the super cluster has another Pod by this name",
+                    )
+                    .await;
+                    Ok(())
+                }
+                None => Err(SyncError::NotYet(format!(
+                    "an older Pod {} has just left the super cluster",
+                    key.name
+                ))),
+            },
+            Err(error) if error.is_invalid() || error.is_forbidden() && !error.is_namespace_terminating() => {
+                self.tell(key, tenant_pod, "FailedCreate", &error.to_string()).await;
+                Err(error.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn live_super_pod(&self, namespace: &str, name: &str) -> Result<Option<Object>, SyncError> {
+        found(self.super_client.get(&resource::PODS, Some(namespace), name).await)
+    }
+
+    async fn delete_super_pod(&self, pod: &Object, grace_seconds: Option<u64>) -> Result<(), SyncError> {
+        if pod.is_deleting() && grace_seconds.is_none() {
+            return Ok(());
+        }
+        let options = DeleteOptions {
+            grace_seconds: grace_seconds.map(seconds),
+            ..DeleteOptions::of_uid(pod.uid())
+        };
+        gone(
+            self.super_client
+                .delete(&resource::PODS, Some(pod.namespace()), pod.name(), &options)
+                .await,
+        )
+    }
+
+    async fn delete_tenant_pod(
+        &self,
+        key: &ObjectKey,
+        pod: &Object,
+        grace_seconds: Option<u64>,
+    ) -> Result<(), SyncError> {
+        let client = self.options.planes.client(&key.plane)?;
+        let options = DeleteOptions {
+            grace_seconds: grace_seconds.map(seconds),
+            ..DeleteOptions::of_uid(pod.uid())
+        };
+        gone(
+            client
+                .delete(&resource::PODS, key.namespace(), &key.name, &options)
+                .await,
+        )
+    }
+
+    async fn bind(&self, key: &ObjectKey, pod: &Object, node: &str) -> Result<(), SyncError> {
+        let client = self.options.planes.client(&key.plane)?;
+        let binding = json!({"apiVersion": "v1", "kind": "Binding",
+            "metadata": {"name": pod.name(), "namespace": pod.namespace(), "uid": pod.uid()},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node}});
+        match client
+            .create_sub(&resource::PODS, key.namespace(), &key.name, "binding", &binding)
+            .await
+        {
+            Ok(_) => Ok(()),
+            // Bound by an attempt whose answer was lost, or gone: the watch tells.
+            Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn write_status(&self, key: &ObjectKey, pod: &Object, status: Value) -> Result<(), SyncError> {
+        let client = self.options.planes.client(&key.plane)?;
+        // A merge would keep what the super cluster has taken away.
+        let patch = Patch::Json(json!([
+            {"op": "test", "path": "/metadata/uid", "value": pod.uid()},
+            {"op": "add", "path": "/status", "value": status},
+        ]));
+        match client
+            .patch_sub(&resource::PODS, key.namespace(), &key.name, "status", &patch)
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() || error.is_conflict() || error.is_invalid() => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) async fn tell(&self, key: &ObjectKey, about: &Object, reason: &str, message: &str) {
+        if let Ok(client) = self.options.planes.client(&key.plane) {
+            self.recorder
+                .record(&client, about, EventType::Warning, reason, message)
+                .await;
+        }
+    }
+}
+
+/// A patch that holds only for this very object.
+pub(super) fn with_uid(mut patch: Value, object: &Object) -> Value {
+    patch["metadata"]["uid"] = object.uid().into();
+    patch
+}
+
+pub(super) fn found(result: Result<Object, client::Error>) -> Result<Option<Object>, SyncError> {
+    match result {
+        Ok(object) => Ok(Some(object)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Deleting what is gone, or is another by now, is done.
+pub(super) fn gone(result: Result<(), client::Error>) -> Result<(), SyncError> {
+    match result {
+        Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn seconds(seconds: u64) -> u32 {
+    u32::try_from(seconds).unwrap_or(u32::MAX)
+}
+
+/// How long before its end a token is replaced: at 80 % of its life, as kubelets do.
+pub(super) fn refresh_after(life: Duration) -> Duration {
+    life.mul_f64(0.8)
+}

@@ -1,0 +1,142 @@
+//! What both sides hold, by watch.
+
+use api::{Object, resource};
+use client::{Informer, InformerOptions, ObjectKey, Sources};
+
+use super::SyncerOptions;
+use crate::identity::{self, Origin};
+
+/// Index of super objects by the tenant object they stand for: `plane/namespace/name`.
+pub const ORIGIN: &str = "origin";
+
+/// Index of Pods' own Secrets by the Pod: `plane/namespace/name`. Also the annotation that names the Pod.
+pub const POD: &str = "tenancy.mangrove.io/pod";
+
+/// Tenants' objects, of all planes.
+pub struct Above {
+    pub namespaces: Informer,
+    pub pods: Informer,
+    pub services: Informer,
+    pub config_maps: Informer,
+    pub secrets: Informer,
+    pub service_accounts: Informer,
+    pub endpoint_slices: Informer,
+}
+
+/// The super cluster's objects that carry our label, and its Events.
+pub struct Below {
+    pub namespaces: Informer,
+    pub pods: Informer,
+    pub services: Informer,
+    pub config_maps: Informer,
+    pub secrets: Informer,
+    pub service_accounts: Informer,
+    pub endpoint_slices: Informer,
+    pub events: Informer,
+}
+
+pub struct Sides {
+    pub above: Above,
+    pub below: Below,
+}
+
+impl Sides {
+    /// Waits until every cache holds all of every source.
+    pub async fn wait_whole(&self) {
+        let (above, below) = (&self.above, &self.below);
+        let all = [
+            &above.namespaces,
+            &above.pods,
+            &above.services,
+            &above.config_maps,
+            &above.secrets,
+            &above.service_accounts,
+            &above.endpoint_slices,
+            &below.namespaces,
+            &below.pods,
+            &below.services,
+            &below.config_maps,
+            &below.secrets,
+            &below.service_accounts,
+            &below.endpoint_slices,
+            &below.events,
+        ];
+        for informer in all {
+            informer.wait_synced().await;
+        }
+    }
+
+    pub(super) fn start(options: &SyncerOptions) -> Sides {
+        let above = |resource| Informer::start(&options.planes, resource, InformerOptions::default());
+        let below = |resource| labelled(&options.super_sources, resource, &options.super_cluster.id);
+        Sides {
+            above: Above {
+                namespaces: above(resource::NAMESPACES),
+                pods: above(resource::PODS),
+                services: above(resource::SERVICES),
+                config_maps: above(resource::CONFIG_MAPS),
+                secrets: above(resource::SECRETS),
+                service_accounts: above(resource::SERVICE_ACCOUNTS),
+                endpoint_slices: above(resource::ENDPOINT_SLICES),
+            },
+            below: Below {
+                namespaces: below(resource::NAMESPACES),
+                pods: below(resource::PODS),
+                services: below(resource::SERVICES),
+                config_maps: below(resource::CONFIG_MAPS),
+                secrets: below(resource::SECRETS),
+                service_accounts: below(resource::SERVICE_ACCOUNTS),
+                endpoint_slices: below(resource::ENDPOINT_SLICES),
+                events: Informer::start(
+                    &options.super_sources,
+                    resource::EVENTS,
+                    InformerOptions {
+                        field_selector: Some("involvedObject.kind=Pod".to_owned()),
+                        ..InformerOptions::default()
+                    },
+                ),
+            },
+        }
+    }
+}
+
+fn labelled(source: &Sources, resource: api::Resource, super_id: &str) -> Informer {
+    let super_id = super_id.to_owned();
+    let options = InformerOptions {
+        label_selector: Some(identity::PLANE.to_owned()),
+        ..InformerOptions::default()
+    }
+    .index(ORIGIN, move |_, object| origin_of(object, &super_id))
+    .index(POD, |_, object| pod_of(object));
+    Informer::start(source, resource, options)
+}
+
+/// For the index of [`ORIGIN`]. A Pod's own Secret stands for no object of the tenant's.
+fn origin_of(object: &Object, super_id: &str) -> Vec<String> {
+    if object.annotation(POD).is_some() {
+        return Vec::new();
+    }
+    Origin::of(object, super_id)
+        .map(|origin| match object.kind() {
+            "Namespace" => format!("{}//{}", origin.plane, origin.namespace),
+            _ => format!("{}/{}/{}", origin.plane, origin.namespace, object.name()),
+        })
+        .into_iter()
+        .collect()
+}
+
+fn pod_of(object: &Object) -> Vec<String> {
+    let key = |pod: &str| {
+        Some(format!(
+            "{}/{}/{pod}",
+            object.annotation(identity::PLANE)?,
+            object.annotation(identity::NAMESPACE)?
+        ))
+    };
+    object.annotation(POD).and_then(key).into_iter().collect()
+}
+
+/// The value in both indexes for a tenant's object.
+pub fn origin_key(key: &ObjectKey) -> String {
+    format!("{}/{}/{}", key.plane.plane, key.namespace, key.name)
+}
