@@ -57,6 +57,8 @@ pub enum Error {
     /// The kernel refused; nothing was changed.
     #[error("nft refused the rules: {0}")]
     Refused(String),
+    #[error("can't let the kernel forward packets (net.ipv4.ip_forward): {0}")]
+    Forwarding(std::io::Error),
     #[error("the route for {range} can't be set: {reason}")]
     Route { range: Range, reason: String },
     #[error("can't listen for DNS on port {port}: {source}")]

@@ -13,27 +13,58 @@ pub use ruleset::{Affinity, Protocol, Service, ServicePort, Target};
 /// The kernel's rules for Services. Cheap to clone.
 #[derive(Clone)]
 pub struct Proxy {
-    /// What the kernel has.
-    applied: Arc<Mutex<BTreeMap<ServicePort, Service>>>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: Options,
+    /// What the kernel has; none while it is not known, be it of an earlier process or after a refusal.
+    applied: Mutex<Option<BTreeMap<ServicePort, Service>>>,
 }
 
 impl Proxy {
-    /// Replaces whatever table of ours is there by one without Services.
+    /// Makes the rules of the Pods' door and lets Pods out. Services that an earlier process has left go on until the
+    /// first [`Proxy::apply`].
     pub async fn start(options: &Options) -> Result<Proxy, Error> {
-        run(&ruleset::base(options)).await?;
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").map_err(Error::Forwarding)?;
+        let mut applied = None;
+        if let Err(refused @ Error::Refused(_)) = run(&ruleset::base(options)).await {
+            // A table of another shape, as an older or newer Mangrove may have made.
+            tracing::info!(%refused, "making the table of rules anew");
+            run(&ruleset::anew(options, &BTreeMap::new())).await?;
+            applied = Some(BTreeMap::new());
+        }
         Ok(Proxy {
-            applied: Arc::default(),
+            inner: Arc::new(Inner {
+                options: options.clone(),
+                applied: Mutex::new(applied),
+            }),
         })
     }
 
-    /// Makes the kernel's rules those of `wanted`, in one transaction of what differs.
+    /// Makes the kernel's rules those of `wanted`, in one transaction of what differs. The first time sweeps all
+    /// others: call it when all Services are known.
     pub async fn apply(&self, wanted: BTreeMap<ServicePort, Service>) -> Result<(), Error> {
-        let mut applied = self.applied.lock().await;
-        let change = ruleset::change(&applied, &wanted);
-        if !change.is_empty() {
-            run(&change).await?;
-            *applied = wanted;
+        let mut applied = self.inner.applied.lock().await;
+        if let Some(known) = &*applied {
+            let change = ruleset::change(known, &wanted);
+            if change.is_empty() {
+                *applied = Some(wanted);
+                return Ok(());
+            }
+            match run(&change).await {
+                Ok(()) => {
+                    *applied = Some(wanted);
+                    return Ok(());
+                }
+                // Somebody else has changed the table, `nft flush ruleset` for instance.
+                Err(Error::Refused(reason)) => tracing::warn!(%reason, "making the table of rules anew"),
+                Err(error) => return Err(error),
+            }
         }
+        *applied = None;
+        run(&ruleset::anew(&self.inner.options, &wanted)).await?;
+        *applied = Some(wanted);
         Ok(())
     }
 }

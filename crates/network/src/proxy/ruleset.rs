@@ -72,10 +72,12 @@ impl ServicePort {
     }
 }
 
-/// The table without any Service, in place of whatever was there.
+/// The table with everything but Services. Services of a table that is already there stay, so that a restart of the
+/// platform interrupts nobody; [`anew`] sweeps what is left of them later.
 pub fn base(options: &Options) -> String {
     let Options {
         pods,
+        services,
         door,
         door_port,
         dns_port,
@@ -88,49 +90,71 @@ pub fn base(options: &Options) -> String {
     ip daddr . meta l4proto . th dport vmap @services
 "
     );
-    // A table has to be there to be deleted: adding first makes the pair work in both cases.
-    format!(
+    // What still has a Service's address after the maps were asked leads nowhere: no targets, no such port, no Service.
+    // A reset for TCP, because the kernel sends an address one ICMP error a second at most, and none at all when it
+    // has just sent a redirect, as it does to Pods behind a bridge.
+    let refuse = format!(
+        "    ip daddr {door} accept
+    ip daddr {services} meta l4proto tcp reject with tcp reset
+    ip daddr {services} reject
+"
+    );
+    let mut script = format!(
         "add table ip {TABLE}
-delete table ip {TABLE}
-table ip {TABLE} {{
-  map services {{
-    type ipv4_addr . inet_proto . inet_service : verdict
-  }}
-  set refused {{
-    type ipv4_addr . inet_proto . inet_service
-  }}
-  chain prerouting {{
-    type nat hook prerouting priority dstnat; policy accept;
-{dispatch}  }}
-  chain output {{
-    type nat hook output priority -100; policy accept;
-{dispatch}  }}
-  chain postrouting {{
-    type nat hook postrouting priority srcnat; policy accept;
-    ct status dnat ip saddr {pods} ip daddr {pods} masquerade
+add map ip {TABLE} services {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
+"
+    );
+    for (chain, hook, rules) in [
+        ("prerouting", "nat hook prerouting priority dstnat", dispatch.as_str()),
+        ("output", "nat hook output priority -100", &dispatch),
+        (
+            "postrouting",
+            "nat hook postrouting priority srcnat",
+            // Pods share a bridge: without our address in front an answer would go straight to the asking Pod, which
+            // knows nothing of who answers.
+            &format!(
+                "    ct status dnat ip saddr {pods} ip daddr {pods} masquerade
     ip saddr {pods} ip daddr != {pods} fib daddr type != local masquerade
-  }}
-  chain input {{
-    type filter hook input priority filter; policy accept;
-    iif lo accept
+"
+            ),
+        ),
+        (
+            "input",
+            "filter hook input priority filter",
+            // The door's sockets listen at every address of the machine; only Pods and the machine itself may come.
+            &format!(
+                "    iif lo accept
     tcp dport {{ {door_port}, {dns_port} }} ip daddr {door} ip saddr {pods} accept
     udp dport {dns_port} ip daddr {door} ip saddr {pods} accept
     tcp dport {{ {door_port}, {dns_port} }} drop
     udp dport {dns_port} drop
-  }}
-  chain forward {{
-    type filter hook forward priority filter; policy accept;
-    ip daddr . meta l4proto . th dport @refused reject
-  }}
-  chain refuse_local {{
-    type filter hook output priority filter; policy accept;
-    ip daddr . meta l4proto . th dport @refused reject
-  }}
+"
+            ),
+        ),
+        ("forward", "filter hook forward priority filter", &refuse),
+        ("refuse_local", "filter hook output priority filter", &refuse),
+    ] {
+        // Adding what is there changes nothing; flushing makes the rules these and no others.
+        let text = format!(
+            "add chain ip {TABLE} {chain} {{ type {hook}; policy accept; }}
+flush chain ip {TABLE} {chain}
+table ip {TABLE} {{
+  chain {chain} {{
+{rules}  }}
 }}
 "
-    )
+        );
+        script += &text;
+    }
+    script
 }
 
+/// The table with these Services and nothing else, in place of whatever was there.
+pub fn anew(options: &Options, services: &BTreeMap<ServicePort, Service>) -> String {
+    remove() + &base(options) + &change(&BTreeMap::new(), services)
+}
+
+/// A table has to be there to be deleted: adding first makes the pair work in both cases.
 pub fn remove() -> String {
     format!("add table ip {TABLE}\ndelete table ip {TABLE}\n")
 }
@@ -138,50 +162,36 @@ pub fn remove() -> String {
 /// What leads from `old` to `new`; empty if nothing differs.
 pub fn change(old: &BTreeMap<ServicePort, Service>, new: &BTreeMap<ServicePort, Service>) -> String {
     let mut script = String::new();
-    for (port, service) in old {
-        if !new.contains_key(port) {
-            forget(&mut script, port, service);
+    for (port, _) in served(old) {
+        if new.get(port).is_none_or(|service| service.targets.is_empty()) {
+            forget(&mut script, port);
         }
     }
-    for (port, service) in new {
+    for (port, service) in served(new) {
         match old.get(port) {
             Some(before) if before == service => {}
-            Some(before) if before.targets.is_empty() != service.targets.is_empty() => {
-                forget(&mut script, port, before);
-                add(&mut script, port, service);
-            }
-            Some(_) => fill(&mut script, port, service),
-            None => add(&mut script, port, service),
+            Some(before) if !before.targets.is_empty() => fill(&mut script, port, service),
+            _ => add(&mut script, port, service),
         }
     }
     script
 }
 
+/// A Service without targets has no rules: the range's own refuses it.
+fn served(services: &BTreeMap<ServicePort, Service>) -> impl Iterator<Item = (&ServicePort, &Service)> {
+    services.iter().filter(|(_, service)| !service.targets.is_empty())
+}
+
 fn add(script: &mut String, port: &ServicePort, service: &Service) {
-    if service.targets.is_empty() {
-        line(
-            script,
-            format_args!("add element ip {TABLE} refused {{ {} }}", port.element()),
-        );
-        return;
-    }
-    line(script, format_args!("add chain ip {TABLE} {}", port.chain()));
+    let chain = port.chain();
+    line(script, format_args!("add chain ip {TABLE} {chain}"));
     fill(script, port, service);
-    line(
-        script,
-        format_args!(
-            "add element ip {TABLE} services {{ {} : goto {} }}",
-            port.element(),
-            port.chain()
-        ),
-    );
+    let element = format!("{} : goto {chain}", port.element());
+    line(script, format_args!("add element ip {TABLE} services {{ {element} }}"));
 }
 
 /// The one rule of a Service's chain.
 fn fill(script: &mut String, port: &ServicePort, service: &Service) {
-    if service.targets.is_empty() {
-        return;
-    }
     let (chain, protocol) = (port.chain(), port.protocol.as_str());
     let choice = match service.affinity {
         Affinity::None => "numgen random",
@@ -204,20 +214,14 @@ fn fill(script: &mut String, port: &ServicePort, service: &Service) {
     );
 }
 
-fn forget(script: &mut String, port: &ServicePort, service: &Service) {
-    if service.targets.is_empty() {
-        line(
-            script,
-            format_args!("delete element ip {TABLE} refused {{ {} }}", port.element()),
-        );
-        return;
-    }
+fn forget(script: &mut String, port: &ServicePort) {
+    let (element, chain) = (port.element(), port.chain());
     line(
         script,
-        format_args!("delete element ip {TABLE} services {{ {} }}", port.element()),
+        format_args!("delete element ip {TABLE} services {{ {element} }}"),
     );
-    line(script, format_args!("flush chain ip {TABLE} {}", port.chain()));
-    line(script, format_args!("delete chain ip {TABLE} {}", port.chain()));
+    line(script, format_args!("flush chain ip {TABLE} {chain}"));
+    line(script, format_args!("delete chain ip {TABLE} {chain}"));
 }
 
 fn line(script: &mut String, line: std::fmt::Arguments) {
@@ -227,6 +231,7 @@ fn line(script: &mut String, line: std::fmt::Arguments) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Range;
 
     fn port(last: u8) -> ServicePort {
         ServicePort {
@@ -271,13 +276,36 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_loses_its_last_target_is_refused() {
-        let old = BTreeMap::from([(port(1), service(&[2]))]);
-        let new = BTreeMap::from([(port(1), service(&[]))]);
+    fn a_service_that_loses_its_last_target_has_no_rules() {
+        let served = BTreeMap::from([(port(1), service(&[2]))]);
+        let empty = BTreeMap::from([(port(1), service(&[]))]);
 
-        let script = change(&old, &new);
+        assert_eq!(
+            change(&served, &empty),
+            "delete element ip mangrove services { 10.97.0.1 . tcp . 80 }\n\
+             flush chain ip mangrove service_10.97.0.1_tcp_80\n\
+             delete chain ip mangrove service_10.97.0.1_tcp_80\n"
+        );
+        assert_eq!(change(&empty, &BTreeMap::new()), "");
+        assert_eq!(change(&empty, &served), change(&BTreeMap::new(), &served));
+    }
 
-        assert!(script.contains("delete element ip mangrove services { 10.97.0.1 . tcp . 80 }"));
-        assert!(script.ends_with("add element ip mangrove refused { 10.97.0.1 . tcp . 80 }\n"));
+    #[test]
+    fn the_table_as_a_whole() {
+        let options = Options {
+            pods: Range::new(Ipv4Addr::new(10, 244, 0, 0), 16),
+            services: Range::new(Ipv4Addr::new(10, 96, 0, 0), 12),
+            door: Range::new(Ipv4Addr::new(10, 104, 0, 0), 13),
+            door_port: 6444,
+            dns_port: 6053,
+            bridge: "mangrove0".to_owned(),
+        };
+        let mut sticky = service(&[3, 4]);
+        sticky.affinity = Affinity::ClientAddress;
+
+        insta::assert_snapshot!(anew(
+            &options,
+            &BTreeMap::from([(port(1), service(&[2])), (port(2), sticky)])
+        ));
     }
 }

@@ -1,0 +1,261 @@
+//! Services, as Pods and the machine itself meet them.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use network::proxy::{Affinity, Protocol, Proxy, Service, ServicePort, Target};
+
+use crate::namespaces::{Machine, OUTSIDE, POD, ask_tcp, options, possible, serve_tcp};
+
+const WEB: Ipv4Addr = Ipv4Addr::new(10, 97, 0, 1);
+
+fn port(address: Ipv4Addr, protocol: Protocol, port: u16) -> ServicePort {
+    ServicePort {
+        address,
+        protocol,
+        port,
+    }
+}
+
+fn service(targets: &[(usize, u16)]) -> Service {
+    let targets = targets.iter().map(|(pod, port)| Target {
+        address: POD[*pod],
+        port: *port,
+    });
+    Service {
+        targets: targets.collect(),
+        affinity: Affinity::None,
+    }
+}
+
+fn started(machine: &Machine) -> Proxy {
+    let mut proxy = None;
+    machine.host.block_on(async {
+        let options = options(6444, 6053);
+        network::door::open(&options).await.unwrap();
+        proxy = Some(Proxy::start(&options).await.unwrap());
+    });
+    proxy.unwrap()
+}
+
+fn apply(machine: &Machine, proxy: &Proxy, wanted: &[(ServicePort, Service)]) {
+    let wanted: BTreeMap<_, _> = wanted.iter().cloned().collect();
+    machine.host.block_on(async { proxy.apply(wanted).await.unwrap() });
+}
+
+#[test]
+fn a_service_leads_pods_and_the_machine_to_its_targets_and_refuses_without() {
+    if !possible() {
+        return;
+    }
+    let machine = Machine::new();
+    let proxy = started(&machine);
+    machine.serve_tcp(0, 8080);
+    machine.serve_tcp(1, 8080);
+    let web = port(WEB, Protocol::Tcp, 80);
+
+    apply(&machine, &proxy, &[(web, service(&[(1, 8080)]))]);
+    for place in [&machine.pods[0], &machine.pods[1], &machine.host] {
+        let answer = ask_tcp(place, WEB, 80).unwrap();
+        assert!(answer.starts_with("1 "), "{answer}");
+    }
+
+    apply(&machine, &proxy, &[(web, service(&[(0, 8080), (1, 8080)]))]);
+    let met: BTreeSet<String> = (0..40)
+        .map(|_| ask_tcp(&machine.pods[0], WEB, 80).unwrap()[..1].to_owned())
+        .collect();
+    assert_eq!(met.len(), 2, "both targets are met, oneself included");
+
+    apply(&machine, &proxy, &[(web, service(&[]))]);
+    for place in [&machine.pods[0], &machine.host] {
+        let start = Instant::now();
+        assert_eq!(ask_tcp(place, WEB, 80), Err(ErrorKind::ConnectionRefused));
+        assert_eq!(
+            ask_tcp(place, Ipv4Addr::new(10, 97, 9, 9), 80),
+            Err(ErrorKind::ConnectionRefused)
+        );
+        assert!(start.elapsed() < Duration::from_secs(1), "at once");
+    }
+}
+
+#[test]
+fn a_client_with_affinity_meets_one_target_only() {
+    if !possible() {
+        return;
+    }
+    let machine = Machine::new();
+    let proxy = started(&machine);
+    machine.serve_tcp(0, 8080);
+    machine.serve_tcp(1, 8080);
+    let mut sticky = service(&[(0, 8080), (1, 8080)]);
+    sticky.affinity = Affinity::ClientAddress;
+
+    apply(&machine, &proxy, &[(port(WEB, Protocol::Tcp, 80), sticky)]);
+
+    let met: BTreeSet<String> = (0..20)
+        .map(|_| ask_tcp(&machine.pods[0], WEB, 80).unwrap()[..1].to_owned())
+        .collect();
+    assert_eq!(met.len(), 1);
+}
+
+#[test]
+fn udp_and_tcp_of_one_port_are_two() {
+    if !possible() {
+        return;
+    }
+    let machine = Machine::new();
+    let proxy = started(&machine);
+    machine.serve_tcp(1, 9000);
+    let socket = machine.pods[1].run(|| UdpSocket::bind("0.0.0.0:9001").unwrap());
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(&buffer[..length].to_ascii_uppercase(), from);
+        }
+    });
+
+    apply(
+        &machine,
+        &proxy,
+        &[
+            (port(WEB, Protocol::Tcp, 53), service(&[(1, 9000)])),
+            (port(WEB, Protocol::Udp, 53), service(&[(1, 9001)])),
+        ],
+    );
+
+    assert!(ask_tcp(&machine.pods[0], WEB, 53).unwrap().starts_with('1'));
+    let answer = machine.pods[0].run(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        // Connected: an answer from another address would not be taken.
+        socket.connect((WEB, 53)).unwrap();
+        socket.send(b"hello").unwrap();
+        let mut buffer = [0; 64];
+        let length = socket.recv(&mut buffer).unwrap();
+        buffer[..length].to_vec()
+    });
+    assert_eq!(answer, b"HELLO");
+}
+
+#[test]
+fn pods_go_out_as_the_machine_and_meet_each_other_as_themselves() {
+    if !possible() {
+        return;
+    }
+    let machine = Machine::new();
+    let _proxy = started(&machine);
+    serve_tcp(&machine.outside, 7, 80);
+    machine.serve_tcp(1, 8080);
+
+    assert_eq!(ask_tcp(&machine.pods[0], OUTSIDE, 80).unwrap(), "7 192.0.2.1");
+    assert_eq!(
+        ask_tcp(&machine.pods[0], POD[1], 8080).unwrap(),
+        format!("1 {}", POD[0])
+    );
+}
+
+#[test]
+fn services_of_an_earlier_process_go_on_until_the_first_apply() {
+    if !possible() {
+        return;
+    }
+    let machine = Machine::new();
+    let first = started(&machine);
+    machine.serve_tcp(1, 8080);
+    let old = (port(WEB, Protocol::Tcp, 80), service(&[(1, 8080)]));
+    let new = (port(WEB, Protocol::Tcp, 81), service(&[(1, 8080)]));
+    apply(&machine, &first, &[old]);
+    drop(first);
+
+    let second = started(&machine);
+    assert!(ask_tcp(&machine.pods[0], WEB, 80).is_ok());
+
+    apply(&machine, &second, &[new]);
+    assert_eq!(ask_tcp(&machine.pods[0], WEB, 80), Err(ErrorKind::ConnectionRefused));
+    assert!(ask_tcp(&machine.pods[0], WEB, 81).is_ok());
+    assert_eq!(
+        machine
+            .host
+            .command("nft", "list ruleset")
+            .matches("chain service_")
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn a_table_that_somebody_flushed_comes_back_with_the_next_change() {
+    if !possible() {
+        return;
+    }
+    let machine = Machine::new();
+    let proxy = started(&machine);
+    machine.serve_tcp(1, 8080);
+    let one = (port(WEB, Protocol::Tcp, 80), service(&[(1, 8080)]));
+    let two = (port(WEB, Protocol::Tcp, 81), service(&[(1, 8080)]));
+    apply(&machine, &proxy, std::slice::from_ref(&one));
+
+    machine.host.command("nft", "flush ruleset");
+    apply(&machine, &proxy, &[one, two]);
+
+    assert!(ask_tcp(&machine.pods[0], WEB, 80).is_ok());
+    assert!(ask_tcp(&machine.pods[0], WEB, 81).is_ok());
+}
+
+#[test]
+fn one_change_among_a_thousand_services_is_quick() {
+    if !possible() {
+        return;
+    }
+    let machine = Machine::new();
+    let proxy = started(&machine);
+    let mut wanted: Vec<_> = (0..1000u32)
+        .map(|n| {
+            let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 98, 0, 0)) + n);
+            (port(address, Protocol::Tcp, 80), service(&[(0, 8080), (1, 8080)]))
+        })
+        .collect();
+    let start = Instant::now();
+    apply(&machine, &proxy, &wanted);
+    let all = start.elapsed();
+
+    wanted[500].1 = service(&[(1, 8080)]);
+    let start = Instant::now();
+    apply(&machine, &proxy, &wanted);
+    let one = start.elapsed();
+    let start = Instant::now();
+    apply(&machine, &proxy, &wanted);
+    let none = start.elapsed();
+
+    println!("1000 Services at once {all:?}, one of them {one:?}, nothing {none:?}");
+    assert!(one * 3 < all, "one {one:?}, all {all:?}");
+    machine.serve_tcp(1, 8080);
+    assert!(ask_tcp(&machine.pods[0], wanted[500].0.address, 80).is_ok());
+}
+
+#[test]
+fn teardown_leaves_no_rule_and_no_route() {
+    if !possible() {
+        return;
+    }
+    let machine = Machine::new();
+    let before = machine.host.ip("route show table all");
+    let proxy = started(&machine);
+    apply(
+        &machine,
+        &proxy,
+        &[(port(WEB, Protocol::Tcp, 80), service(&[(1, 8080)]))],
+    );
+    assert_ne!(machine.host.ip("route show table all"), before);
+
+    machine.host.block_on(async {
+        network::teardown(&options(6444, 6053)).await.unwrap();
+        network::teardown(&options(6444, 6053)).await.expect("twice is fine");
+    });
+
+    assert_eq!(machine.host.ip("route show table all"), before);
+    assert_eq!(machine.host.command("nft", "list ruleset"), "");
+}
