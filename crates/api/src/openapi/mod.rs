@@ -18,8 +18,11 @@ use crate::{discovery::Served, table::ResourceInfo};
 
 static V2: &[u8] = include_bytes!("../../data/openapi-v2.json.gz");
 
-/// Clients ask for v2 in this form alone; there is no JSON fallback in client-go.
+/// Clients ask for v2 in this form alone; there is no JSON fallback in client-go. Newer ones write a dot for the `@`.
 pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// The `Content-Type` of the answer: `@` may be asked for, but is no character of a media type that clients parse.
+pub const V2_PROTOBUF_ANSWER: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// A custom resource to be described: one served version of a definition.
 #[derive(Clone, Copy)]
@@ -30,7 +33,7 @@ pub struct Custom<'a> {
     pub schema: &'a Value,
 }
 
-/// `/openapi/v2` as JSON (about 4 MiB).
+/// `/openapi/v2` as JSON (about 3 MiB).
 pub fn v2_json(custom: &[Custom]) -> Bytes {
     let base = unpack(V2);
     if custom.is_empty() {
@@ -64,7 +67,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
 }
 
-/// `/openapi/v2` as [`V2_PROTOBUF`] (about 3 MiB).
+/// `/openapi/v2` as [`V2_PROTOBUF_ANSWER`] (about 3 MiB).
 pub fn v2_protobuf(custom: &[Custom]) -> Bytes {
     // Kept packed: it is asked for rarely, and making it anew takes a tenth of a second.
     static BASE: OnceLock<Bytes> = OnceLock::new();
