@@ -2,10 +2,7 @@
 
 use api::{Object, placement};
 
-use crate::{
-    node_info::{NodeInfo, Placed},
-    request,
-};
+use crate::node_info::{NodeInfo, Placed};
 
 /// One reason against a node, or several (a node may lack both processor and memory).
 pub type Reasons = Vec<String>;

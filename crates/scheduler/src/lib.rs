@@ -7,4 +7,7 @@ pub mod filter;
 pub mod node_info;
 pub mod request;
 
+mod scheduler;
 pub mod score;
+
+pub use scheduler::{Options, Running, start};

@@ -111,8 +111,8 @@ mod tests {
             {"type": "shop/ready", "status": "True"}, {"type": "Ready", "status": "True"}]}),
         );
         let supers = pod(
-            "s",
-            "v",
+            "acme-shop-hash",
+            "super-uid",
             spec,
             json!({"phase": "Running", "qosClass": "BestEffort", "conditions": [
             {"type": "shop/ready", "status": "False"}, {"type": "Ready", "status": "False"}]}),
