@@ -7,6 +7,7 @@ pub mod answer;
 mod forward;
 mod packet_info;
 mod server;
+mod shares;
 pub mod zones;
 
 pub use server::{Server, listen};

@@ -1,8 +1,10 @@
-//! What a machine does with packets and names: Services in nftables ([`proxy`]), the Pods' door ([`door`]), and one DNS server for
-//! all planes ([`dns`]).
+//! What a machine does with packets and names: Services in nftables ([`proxy`]), the Pods' door ([`door`]), and one DNS
+//! server for all planes ([`dns`]).
 //!
-//! May use `api` and `world`; never knows a client, a plane's API or a runtime: desired state is handed in as values. Pure parts
-//! ([`proxy::ruleset`], [`dns::zones`]) make text and answers, thin shells carry them to the kernel and the wire.
+//! Uses nothing of ours and never knows a client, a plane's API or a runtime: desired state is handed in as values. Pure
+//! parts ([`proxy::ruleset`], [`dns::answer`]) make text and answers, thin shells carry them to the kernel and the wire.
+//!
+//! Start reading at [`proxy::Proxy`]; `tests/machine` shows all of it at work in network namespaces.
 #![allow(clippy::disallowed_methods, reason = "serves the real machine's network")]
 
 pub mod dns;

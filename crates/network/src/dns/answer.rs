@@ -6,7 +6,7 @@ use hickory_proto::{
     op::{Message, MessageType, OpCode, ResponseCode},
     rr::{
         Name, RData, Record, RecordType,
-        rdata::{A, CNAME, PTR, SOA, SRV},
+        rdata::{A, CNAME, PTR, SOA, SRV, TXT},
     },
 };
 
@@ -15,9 +15,15 @@ use super::zones::{ServiceKind, Zone, Zones};
 /// Seconds; what CoreDNS' kubernetes plugin gives.
 const TTL: u32 = 5;
 
+/// Of the specification that these names follow.
+const SCHEMA_VERSION: &str = "1.1.0";
+
 /// What becomes of a query.
 pub enum Outcome {
     Answer(Message),
+    /// An alias of a name outside the cluster: the answer so far, to which the machine's resolvers' answer about the
+    /// target belongs. Stub resolvers don't follow aliases themselves.
+    Follow(Message, Name),
     /// Not of the cluster: the machine's resolvers know.
     Forward,
 }
@@ -31,11 +37,7 @@ pub fn answer(zones: &Zones, domain: &str, plane: Ipv4Addr, query: &Message) -> 
     let [question] = query.queries.as_slice() else {
         return refuse(ResponseCode::FormErr);
     };
-    let name = question.name().to_lowercase();
-    let labels: Vec<String> = name
-        .iter()
-        .map(|label| String::from_utf8_lossy(label).into_owned())
-        .collect();
+    let labels = labels_of(question.name());
     let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
     if let Some(address) = reverse_address(&labels) {
         return match zones.read(plane, |zone| reverse(zone, domain, plane, address)) {
@@ -68,8 +70,26 @@ pub fn answer(zones: &Zones, domain: &str, plane: Ipv4Addr, query: &Message) -> 
         },
     );
     message.metadata.authoritative = true;
+    let mut alias = None;
     for data in found.data {
+        if let RData::CNAME(CNAME(target)) = &data {
+            alias = Some(target.clone());
+        }
         message.add_answer(Record::from_rdata(question.name().clone(), TTL, data));
+    }
+    if let Some(target) = alias.filter(|_| question.query_type() != RecordType::CNAME) {
+        let labels = labels_of(&target);
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        let Some(inside) = labels.strip_suffix(suffix.as_slice()) else {
+            return Outcome::Follow(message, target);
+        };
+        // One step: an alias of an alias of an alias may be a circle.
+        let found = zones.read(plane, |zone| {
+            Lookup { zone, domain, plane }.find(inside, question.query_type())
+        });
+        for data in found.data {
+            message.add_answer(Record::from_rdata(target.clone(), TTL, data));
+        }
     }
     for (owner, address) in found.extra {
         message.add_additional(Record::from_rdata(owner, TTL, RData::A(A(address))));
@@ -81,6 +101,13 @@ pub fn answer(zones: &Zones, domain: &str, plane: Ipv4Addr, query: &Message) -> 
         message.add_authority(Record::from_rdata(zone, TTL, authority));
     }
     Outcome::Answer(message)
+}
+
+fn labels_of(name: &Name) -> Vec<String> {
+    name.to_lowercase()
+        .iter()
+        .map(|label| String::from_utf8_lossy(label).into_owned())
+        .collect()
 }
 
 /// An empty response to `query`.
@@ -125,6 +152,10 @@ impl Lookup<'_> {
             },
             ["dns-version"] => Found {
                 exists: true,
+                data: match kind {
+                    RecordType::TXT | RecordType::ANY => vec![RData::TXT(TXT::new(vec![SCHEMA_VERSION.to_owned()]))],
+                    _ => Vec::new(),
+                },
                 ..Found::default()
             },
             [namespace, "svc"] => Found {
@@ -295,6 +326,7 @@ mod tests {
     use super::*;
     use crate::dns::zones::{Endpoint, ServiceNames, SliceNames};
     use hickory_proto::op::Query;
+    use proptest::prelude::*;
 
     const ACME: Ipv4Addr = Ipv4Addr::new(10, 104, 0, 1);
     const GLOBEX: Ipv4Addr = Ipv4Addr::new(10, 104, 0, 2);
@@ -327,6 +359,11 @@ mod tests {
             ports: Vec::new(),
         };
         zones.set_service(ACME, "shop", "out", Some(external));
+        let alias = ServiceNames {
+            kind: ServiceKind::External("web.shop.svc.cluster.local".to_owned()),
+            ports: Vec::new(),
+        };
+        zones.set_service(ACME, "shop", "alias", Some(alias));
         zones
     }
 
@@ -337,6 +374,10 @@ mod tests {
             Outcome::Answer(message) => {
                 let data = message.answers.iter().map(|record| record.data.to_string()).collect();
                 Some((message.metadata.response_code, data))
+            }
+            Outcome::Follow(message, target) => {
+                assert_eq!(message.answers.len(), 1);
+                Some((message.metadata.response_code, vec![format!("then {target}")]))
             }
             Outcome::Forward => None,
         }
@@ -365,7 +406,14 @@ mod tests {
                     "0 50 5432 10-244-0-4.db.shop.svc.cluster.local.",
                 ],
             ),
-            ("out.shop.svc.cluster.local.", A, &["example.org."]),
+            ("out.shop.svc.cluster.local.", A, &["then example.org."]),
+            ("out.shop.svc.cluster.local.", RecordType::CNAME, &["example.org."]),
+            (
+                "alias.shop.svc.cluster.local.",
+                A,
+                &["web.shop.svc.cluster.local.", "10.97.0.9"],
+            ),
+            ("dns-version.cluster.local.", RecordType::TXT, &["1.1.0"]),
             ("kubernetes.default.svc.cluster.local.", A, &["10.104.0.1"]),
             ("10-244-0-9.shop.pod.cluster.local.", A, &["10.244.0.9"]),
             ("9.0.97.10.in-addr.arpa.", PTR, &["web.shop.svc.cluster.local."]),
@@ -393,6 +441,45 @@ mod tests {
     }
 
     #[test]
+    fn no_such_name_and_nothing_of_that_type_are_two_answers() {
+        let no_such_name = Some((ResponseCode::NXDomain, Vec::new()));
+        let nothing = Some((ResponseCode::NoError, Vec::new()));
+        for (name, kind, expected) in [
+            ("web.shop.svc.cluster.local.", RecordType::AAAA, &nothing),
+            ("web.shop.svc.cluster.local.", RecordType::MX, &nothing),
+            ("shop.svc.cluster.local.", RecordType::A, &nothing),
+            ("svc.cluster.local.", RecordType::A, &nothing),
+            ("cluster.local.", RecordType::A, &nothing),
+            ("none.shop.svc.cluster.local.", RecordType::A, &no_such_name),
+            ("web.none.svc.cluster.local.", RecordType::A, &no_such_name),
+            ("none.svc.cluster.local.", RecordType::A, &no_such_name),
+            ("db-9.db.shop.svc.cluster.local.", RecordType::A, &no_such_name),
+            ("_none._tcp.web.shop.svc.cluster.local.", RecordType::SRV, &no_such_name),
+            ("1-2-3.shop.pod.cluster.local.", RecordType::A, &no_such_name),
+            ("a.b.c.d.e.f.cluster.local.", RecordType::A, &no_such_name),
+        ] {
+            assert_eq!(&ask(ACME, name, kind), expected, "{name} {kind}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_question_has_an_outcome(bytes in proptest::collection::vec(any::<u8>(), 0..120), name in "[a-z0-9_.-]{0,60}") {
+            let zones = zones();
+            if let Ok(query) = Message::from_vec(&bytes) {
+                let _ = answer(&zones, "cluster.local", ACME, &query);
+            }
+            if let Ok(name) = Name::from_ascii(format!("{name}.cluster.local.")) {
+                for kind in [RecordType::A, RecordType::SRV, RecordType::PTR, RecordType::ANY] {
+                    let mut query = Message::query();
+                    query.add_query(Query::query(name.clone(), kind));
+                    let _ = answer(&zones, "cluster.local", ACME, &query);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn other_names_are_forwarded() {
         assert_eq!(ask(ACME, "example.org.", RecordType::A), None);
         assert_eq!(ask(ACME, "1.1.1.1.in-addr.arpa.", RecordType::PTR), None);
@@ -401,7 +488,7 @@ mod tests {
     #[test]
     fn a_removed_service_leaves_no_name_and_an_empty_plane_no_zone() {
         let zones = zones();
-        for service in ["web", "db", "out"] {
+        for service in ["web", "db", "out", "alias"] {
             zones.set_service(ACME, "shop", service, None);
         }
         zones.set_slice(ACME, "shop", "db-x", None);

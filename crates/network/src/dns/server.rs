@@ -2,24 +2,24 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     sync::Arc,
     time::Duration,
 };
 
-use hickory_proto::op::Message;
+use hickory_proto::op::{Message, ResponseCode};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
-    sync::Semaphore,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Zones,
-    answer::{Outcome, answer},
-    forward::Forwarder,
+    answer::{Outcome, answer, response},
+    forward::{Forwarder, Transport},
     packet_info,
+    shares::Shares,
 };
 use crate::Error;
 
@@ -32,8 +32,13 @@ const UDP_BYTES_MAX: usize = 1232;
 /// Queries are far smaller.
 const QUERY_BYTES_MAX: usize = 4096;
 
-/// TCP connections at once, over all planes; further ones wait to be accepted.
+/// TCP connections at once, over all planes; further ones are closed at once.
 const CONNECTIONS_MAX: usize = 256;
+
+/// And of one plane.
+const PLANE_CONNECTIONS_MAX: usize = 64;
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a TCP connection may be silent.
 const IDLE_MAX: Duration = Duration::from_secs(10);
@@ -100,18 +105,38 @@ async fn serve_udp(server: &Server, tasks: &TaskTracker, stop: &CancellationToke
         let Ok(query) = Message::from_vec(&buffer[..received.len]) else {
             continue;
         };
-        match answer(&server.shared.zones, &server.shared.domain, received.to, &query) {
+        match server.shared.outcome(*received.from.ip(), received.to, &query) {
             Outcome::Answer(message) => reply(&server.udp, &query, message, received.to, received.from).await,
-            Outcome::Forward => {
+            elsewhere => {
                 let (shared, udp, stop) = (server.shared.clone(), server.udp.clone(), stop.clone());
                 // Bounded by the forwarder: what is above its limit is answered at once.
                 tasks.spawn(async move {
                     tokio::select! {
                         () = stop.cancelled() => {}
-                        message = shared.forwarder.ask(&query) => reply(&udp, &query, message, received.to, received.from).await,
+                        message = shared.complete(elsewhere, received.to, &query, Transport::Udp) => {
+                            reply(&udp, &query, message, received.to, received.from).await;
+                        }
                     }
                 });
             }
+        }
+    }
+}
+
+impl Shared {
+    fn outcome(&self, from: Ipv4Addr, plane: Ipv4Addr, query: &Message) -> Outcome {
+        if self.zones.may_ask(from, plane) {
+            answer(&self.zones, &self.domain, plane, query)
+        } else {
+            Outcome::Answer(response(query, ResponseCode::Refused))
+        }
+    }
+
+    async fn complete(&self, outcome: Outcome, plane: Ipv4Addr, query: &Message, transport: Transport) -> Message {
+        match outcome {
+            Outcome::Answer(message) => message,
+            Outcome::Follow(so_far, target) => self.forwarder.follow(plane, query, so_far, target, transport).await,
+            Outcome::Forward => self.forwarder.ask(plane, query, transport).await,
         }
     }
 }
@@ -137,24 +162,30 @@ async fn reply(udp: &UdpSocket, query: &Message, message: Message, from: Ipv4Add
 }
 
 async fn serve_tcp(server: &Server, tasks: &TaskTracker, stop: &CancellationToken) {
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let connections = Shares::new(CONNECTIONS_MAX, PLANE_CONNECTIONS_MAX);
     loop {
-        let Ok(permit) = connections.clone().acquire_owned().await else {
-            return;
-        };
-        let stream = match server.tcp.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match server.tcp.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::debug!(%error, "a DNS connection could not be accepted");
+                // Out of descriptors, most likely: the connection stays in the queue, and asking again at once spins.
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
+        let (IpAddr::V4(from), Ok(SocketAddr::V4(to))) = (from.ip(), stream.local_addr()) else {
+            continue;
+        };
+        let plane = *to.ip();
+        let Some(share) = connections.take(plane) else {
+            continue;
+        };
         let (shared, stop) = (server.shared.clone(), stop.clone());
         tasks.spawn(async move {
-            let _permit = permit;
+            let _share = share;
             tokio::select! {
                 () = stop.cancelled() => {}
-                done = connection(stream, &shared) => if let Err(error) = done {
+                done = connection(stream, from, plane, &shared) => if let Err(error) = done {
                     tracing::debug!(%error, "a DNS connection ended");
                 },
             }
@@ -163,10 +194,7 @@ async fn serve_tcp(server: &Server, tasks: &TaskTracker, stop: &CancellationToke
 }
 
 /// Messages over TCP have their length in front (RFC 1035, 4.2.2).
-async fn connection(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
-    let IpAddr::V4(plane) = stream.local_addr()?.ip() else {
-        return Ok(());
-    };
+async fn connection(mut stream: TcpStream, from: Ipv4Addr, plane: Ipv4Addr, shared: &Shared) -> io::Result<()> {
     loop {
         let Ok(length) = tokio::time::timeout(IDLE_MAX, stream.read_u16()).await else {
             return Ok(());
@@ -184,13 +212,14 @@ async fn connection(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
         let Ok(query) = Message::from_vec(&bytes) else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the query can't be read"));
         };
-        let message = match answer(&shared.zones, &shared.domain, plane, &query) {
-            Outcome::Answer(message) => message,
-            Outcome::Forward => shared.forwarder.ask(&query).await,
-        };
+        let outcome = shared.outcome(from, plane, &query);
+        let message = shared.complete(outcome, plane, &query, Transport::Tcp).await;
         let bytes = message.to_vec().map_err(io::Error::other)?;
         let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
-        stream.write_u16(length).await?;
-        stream.write_all(&bytes).await?;
+        let send = async {
+            stream.write_u16(length).await?;
+            stream.write_all(&bytes).await
+        };
+        tokio::time::timeout(IDLE_MAX, send).await??;
     }
 }

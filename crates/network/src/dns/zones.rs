@@ -64,6 +64,8 @@ pub(crate) struct Zone {
 #[derive(Clone, Default)]
 pub struct Zones {
     zones: Arc<RwLock<HashMap<Ipv4Addr, Zone>>>,
+    /// The plane of each Pod that is known to have one.
+    pods: Arc<RwLock<HashMap<Ipv4Addr, Ipv4Addr>>>,
 }
 
 impl Zones {
@@ -106,6 +108,21 @@ impl Zones {
                 zone.slices.entry(service).or_default().insert(slice.to_owned(), names);
             }
         });
+    }
+
+    /// Says, or takes back, that the Pod at `pod` is of the plane at `plane`: no other plane answers it. A Pod that
+    /// nothing was said about may ask any, so that one which is faster than its status misses no answer.
+    pub fn set_pod(&self, pod: Ipv4Addr, plane: Option<Ipv4Addr>) {
+        let mut pods = self.pods.write().expect("no one panics while holding it");
+        match plane {
+            Some(plane) => pods.insert(pod, plane),
+            None => pods.remove(&pod),
+        };
+    }
+
+    pub(crate) fn may_ask(&self, pod: Ipv4Addr, plane: Ipv4Addr) -> bool {
+        let pods = self.pods.read().expect("no one panics while holding it");
+        pods.get(&pod).is_none_or(|own| *own == plane)
     }
 
     /// A plane that is no more.

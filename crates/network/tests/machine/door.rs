@@ -10,7 +10,7 @@ use network::dns::{self, Zones, zones::ServiceKind, zones::ServiceNames};
 use network::proxy::Proxy;
 use tokio_util::sync::CancellationToken;
 
-use crate::namespaces::{Machine, Namespace, ask_tcp, options, possible};
+use crate::namespaces::{Machine, Namespace, POD, ask_tcp, options, possible};
 
 const ACME: Ipv4Addr = Ipv4Addr::new(10, 104, 0, 5);
 const GLOBEX: Ipv4Addr = Ipv4Addr::new(10, 111, 255, 254);
@@ -103,10 +103,10 @@ fn one_dns_server_answers_each_plane_from_its_own_address() {
     let (told, port) = std::sync::mpsc::channel();
     let stop = CancellationToken::new();
     std::thread::scope(|scope| {
-        let (host, zones, stopped) = (&machine.host, zones.clone(), stop.clone());
+        let (host, served, stopped) = (&machine.host, zones.clone(), stop.clone());
         scope.spawn(move || {
             host.block_on(async {
-                let server = dns::listen(0, "cluster.local", zones).await.unwrap();
+                let server = dns::listen(0, "cluster.local", served).await.unwrap();
                 let options = options(6444, server.port().unwrap());
                 network::door::open(&options).await.unwrap();
                 Proxy::start(&options).await.unwrap();
@@ -125,6 +125,19 @@ fn one_dns_server_answers_each_plane_from_its_own_address() {
         }
         let unknown = ask_udp(&machine.pods[0], ACME, "none.shop.svc.cluster.local.").unwrap();
         assert_eq!(unknown.metadata.response_code, ResponseCode::NXDomain);
+
+        // A Pod that is known to be of one plane hears nothing of another.
+        zones.set_pod(POD[0], Some(ACME));
+        let refused = ask_udp(&machine.pods[0], GLOBEX, name).unwrap();
+        assert_eq!(refused.metadata.response_code, ResponseCode::Refused);
+        assert_eq!(
+            addresses(&ask_udp(&machine.pods[0], ACME, name).unwrap()),
+            ["10.97.0.1"]
+        );
+        assert_eq!(
+            addresses(&ask_udp(&machine.pods[1], GLOBEX, name).unwrap()),
+            ["10.97.0.2"]
+        );
 
         machine.outside.ip("route add 10.104.0.0/13 via 192.0.2.1");
         assert!(ask_udp(&machine.outside, ACME, name).is_none());
