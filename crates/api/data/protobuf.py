@@ -85,11 +85,14 @@ for (package, message), fields in sorted(messages.items()):
         json, inline, pointer = known[home].get((message, number), (None, False, False))
         if json is None:
             unknown += 1
-            print(home, message, number, name, kind, file=sys.stderr)
             json = name
         pointer = pointer or (home, message, number) in OTHER_POINTERS
         flags = {"optional": "o", "repeated": "r", "map": "m"}[label] + ("i" if inline else "") + ("p" if pointer else "")
         out.append(f"\t{number}\t{json or name}\t{kind}\t{flags}")
+# Messages without fields are in no row of the list.
+named = {line for line in out if not line.startswith("\t")}
+used = {line.split("\t")[3] for line in out if line.startswith("\t")}
+out += sorted(used - named - SCALARS)
 text = "\n".join(out) + "\n"
 with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "protobuf.tsv.gz"), "wb") as file:
     file.write(gzip.compress(text.encode(), 9, mtime=0))

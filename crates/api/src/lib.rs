@@ -19,6 +19,7 @@ pub mod patch;
 pub mod placement;
 pub mod plane;
 pub mod printing;
+pub mod protobuf;
 pub mod quantity;
 pub mod resource;
 pub mod schema;
