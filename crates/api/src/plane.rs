@@ -16,6 +16,9 @@ impl PlaneId {
     pub const LEN: usize = 16;
     const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 
+    /// Sorts before or with every other id, for the lower bounds of ranges.
+    pub const LOWEST: PlaneId = PlaneId([b'0'; PlaneId::LEN]);
+
     /// Makes an id of 16 random bytes (about 82 bits remain).
     pub fn from_random(random: [u8; PlaneId::LEN]) -> PlaneId {
         PlaneId(random.map(|byte| Self::ALPHABET[usize::from(byte) % Self::ALPHABET.len()]))
