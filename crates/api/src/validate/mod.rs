@@ -110,6 +110,9 @@ fn check_kind(check: &mut Check, resource: &Resource, new: &Value, old: Option<&
         }
         ("scheduling.k8s.io", "priorityclasses") => system::check_priority_class(check, new, old),
         ("storage.k8s.io", "storageclasses") => storage::check_class(check, new, old),
+        ("apiextensions.k8s.io", "customresourcedefinitions") => {
+            check.causes.extend(crate::structural::check_definition(new, old));
+        }
         _ => {}
     }
 }
