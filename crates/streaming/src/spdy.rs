@@ -4,8 +4,13 @@
 
 mod frame;
 mod headers;
+mod reader;
 mod session;
+mod stream;
+mod table;
+mod writer;
 
 pub use frame::SpdyError;
 pub use headers::Headers;
-pub use session::{Role, Session, Stream, StreamReader, StreamWriter};
+pub use session::{Role, Session};
+pub use stream::{Stream, StreamReader, StreamWriter};
