@@ -1,6 +1,8 @@
 //! Reading a built-in kind's JSON as upstream's typed decoder does: wrong types are refused, unknown fields are
 //! named and dropped, nulls and empty collections vanish, amounts and times take their canonical form.
 
+mod duplicates;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
@@ -10,6 +12,8 @@ use crate::{
     schema::{self, Field, Shape, Type},
     status::{Reason, Status},
 };
+
+pub use duplicates::duplicates;
 
 /// Upstream's decoder goes no deeper; neither does ours (`serde_json` stops at 128 too).
 const DEPTH_MAX: usize = 128;
