@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use api::Object;
+use api::{Object, PlaneId};
 
 use crate::{Change, ObjectKey, PlaneKey, SourceId};
 
@@ -103,12 +103,26 @@ impl Cache {
     }
 
     fn of_source(&self, source: &SourceId) -> impl Iterator<Item = (&ObjectKey, &Object)> {
+        let first = PlaneKey {
+            source: source.clone(),
+            plane: PlaneId::LOWEST,
+        };
         let source = source.clone();
-        let begin = self.objects.iter().skip_while({
-            let source = source.clone();
-            move |(key, _)| key.plane.source < source
-        });
-        begin.take_while(move |(key, _)| key.plane.source == source)
+        self.objects
+            .range((Bound::Included(first.object("", "")), Bound::Unbounded))
+            .take_while(move |(key, _)| key.plane.source == source)
+    }
+
+    /// Forgets a source that was taken away; nothing is reported as deleted.
+    pub(crate) fn forget(&mut self, source: &SourceId) {
+        let keys: Vec<ObjectKey> = self.of_source(source).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.set(key, None);
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.objects.len()
     }
 }
 

@@ -1,172 +1,271 @@
-//! One source into one informer's cache: everything first, then changes; resumed where it broke off.
+//! One source of an informer: lists, watches, and finds its way back.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use api::Object;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use world::World;
 
-use crate::{Backoff, Client, Error, Event, Item, ListOptions, ObjectKey, Source, WatchOptions, informer::Held};
+use crate::{
+    Backoff, Error, Event, InformerOptions, Item, ListOptions, ObjectKey, Source, WatchOptions, client::PAGE_ITEMS,
+    informer::Shared,
+};
 
-const RETRY_FIRST: Duration = Duration::from_millis(50);
+/// The first attempt after a failure is soon, later ones spare a server that is down.
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_LONGEST: Duration = Duration::from_secs(30);
 
-/// client-go's reflectors go to 30 s.
-const RETRY_LONGEST: Duration = Duration::from_secs(30);
+/// A watch is renewed after five to ten minutes, as upstream's reflectors do, so that connections spread anew over
+/// servers and a watch that died without a sign does not last.
+const WATCH_SECONDS: std::ops::Range<u32> = 300..600;
+/// How long after its own end a watch may still be silent before it counts as dead.
+const WATCH_GRACE: Duration = Duration::from_secs(30);
+/// A server that ignores `sendInitialEvents` is recognised by its silence.
+const INITIAL_SILENCE: Duration = Duration::from_secs(60);
+/// A watch that ends sooner than this and told nothing counts as a failure, lest it be reopened in a storm.
+const WATCH_SHORTEST: Duration = Duration::from_secs(1);
 
-/// What the next step does.
-enum State {
-    /// Take everything anew, by a watch that begins with all there is (`WatchList`).
-    WatchList,
-    /// The same for a server that knows no `WatchList`.
-    List,
-    /// Go on after this revision.
-    Resume(String),
+pub(crate) struct Feed {
+    pub(crate) source: Source,
+    pub(crate) options: InformerOptions,
+    pub(crate) shared: std::sync::Arc<Shared>,
+    pub(crate) world: World,
 }
 
-/// Runs until dropped.
-pub(crate) async fn run(source: Source, held: Arc<Held>, world: World) {
-    let feed = Feed {
-        client: source.stream_client(),
-        source,
-        held,
-    };
-    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
-    let mut state = State::WatchList;
-    loop {
-        let mut progress = Progress { resume: None };
-        let ended = feed.step(state, &mut progress).await;
-        state = match (progress.resume, &ended) {
-            (_, Err(error)) if error.is_gone() => State::WatchList,
-            // No `WatchList` here (upstream before 1.32, or switched off): refused with a 4xx.
-            (None, Err(Error::Api(refusal))) if matches!(refusal.code, 400 | 422) => State::List,
-            (Some(revision), _) => {
-                backoff.reset();
-                State::Resume(revision)
-            }
-            (None, _) => State::WatchList,
-        };
-        match ended {
-            // The server ends watches from time to time: no failure, but never a tight loop.
-            Ok(()) => world.clock.sleep(RETRY_FIRST).await,
-            Err(error) => {
-                let delay = backoff.next(&*world.random);
-                tracing::debug!(source = %feed.source.id(), resource = %feed.held.resource.plural, %error, ?delay, "a watch broke off");
-                world.clock.sleep(delay).await;
-            }
-        }
-    }
+/// Where to go on.
+#[derive(Debug)]
+enum Position {
+    /// Nothing is known, or what was known is too old: everything anew, by one watch.
+    Everything,
+    /// The same, for servers that refuse `sendInitialEvents`.
+    EverythingByList,
+    /// All changes up to this revision have been told.
+    After(String),
 }
 
-/// How far a step came.
+/// What a watch that came to its end had done.
 struct Progress {
-    resume: Option<String>,
-}
-
-struct Feed {
-    client: Client,
-    source: Source,
-    held: Arc<Held>,
+    told: u64,
 }
 
 impl Feed {
-    async fn step(&self, state: State, progress: &mut Progress) -> Result<(), Error> {
-        let options = &self.held.options;
-        let mut watch = WatchOptions {
-            label_selector: options.label_selector.clone(),
-            field_selector: options.field_selector.clone(),
-            metadata_only: options.metadata_only,
-            ..WatchOptions::default()
-        };
-        let mut gathering = None;
-        match state {
-            State::WatchList => {
-                watch.send_initial_events = true;
-                gathering = Some(Vec::new());
+    /// Runs until dropped.
+    pub(crate) async fn run(self) {
+        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
+        let mut position = Position::Everything;
+        let mut streams_lists = true;
+        loop {
+            let begun = self.world.clock.monotonic();
+            let mut progress = Progress { told: 0 };
+            let result = self.session(&mut position, &mut progress).await;
+            let lasted = self.world.clock.monotonic().saturating_sub(begun);
+            if progress.told > 0 {
+                backoff.reset();
             }
-            State::List => {
+            match result {
+                Ok(()) if progress.told > 0 || lasted >= WATCH_SHORTEST => continue,
+                Ok(()) => {}
+                Err(Failure::NoInitialEvents) => {
+                    streams_lists = false;
+                    position = Position::EverythingByList;
+                    continue;
+                }
+                Err(Failure::Request(error)) => {
+                    self.shared.set_live(self.source.id(), false);
+                    // Compacted: what is cached stays until the new list is whole, so that nothing seems deleted.
+                    if error.is_gone() && matches!(position, Position::After(_)) {
+                        position = if streams_lists {
+                            Position::Everything
+                        } else {
+                            Position::EverythingByList
+                        };
+                    }
+                    tracing::debug!(source = %self.source.id(), resource = %self.shared.resource.plural, %error, "watch interrupted");
+                }
+            }
+            self.world.clock.sleep(backoff.next(&*self.world.random)).await;
+        }
+    }
+
+    /// One watch, from `position` (which it moves on) to the watch's end.
+    async fn session(&self, position: &mut Position, progress: &mut Progress) -> Result<(), Failure> {
+        let seconds = self.watch_seconds();
+        let (mut watch, listing) = match position {
+            Position::Everything => (self.watch_everything(seconds).await?, true),
+            Position::EverythingByList => {
                 let revision = self.list().await?;
-                progress.resume = Some(revision.clone());
-                watch.resource_version = Some(revision);
+                progress.told += 1;
+                *position = Position::After(revision.clone());
+                (self.watch_after(revision, seconds).await?, false)
             }
-            State::Resume(revision) => {
-                progress.resume = Some(revision.clone());
-                watch.resource_version = Some(revision);
+            Position::After(revision) => (self.watch_after(revision.clone(), seconds).await?, false),
+        };
+        if listing {
+            *position = Position::After(self.initial(&mut watch).await?);
+            progress.told += 1;
+        }
+        self.shared.set_live(self.source.id(), true);
+        let deadline = self
+            .world
+            .clock
+            .sleep(Duration::from_secs(seconds.into()) + WATCH_GRACE);
+        tokio::pin!(deadline);
+        loop {
+            let event = tokio::select! {
+                event = watch.next() => event,
+                () = &mut deadline => return Ok(()),
+            };
+            let Some(event) = event else { return Ok(()) };
+            let revision = self.apply(event?);
+            progress.told += 1;
+            if !revision.is_empty() {
+                *position = Position::After(revision);
             }
         }
-        let mut events = self.client.watch(&self.held.resource, None, &watch).await?;
-        while let Some(event) = events.next().await {
-            match event? {
+    }
+
+    fn watch_seconds(&self) -> u32 {
+        let mut bytes = [0; 4];
+        self.world.random.fill(&mut bytes);
+        WATCH_SECONDS.start + u32::from_le_bytes(bytes) % (WATCH_SECONDS.end - WATCH_SECONDS.start)
+    }
+
+    fn watch_options(&self, seconds: u32) -> WatchOptions {
+        WatchOptions {
+            label_selector: self.options.label_selector.clone(),
+            field_selector: self.options.field_selector.clone(),
+            metadata_only: self.options.metadata_only,
+            timeout_seconds: Some(seconds),
+            ..WatchOptions::default()
+        }
+    }
+
+    async fn watch(&self, options: WatchOptions) -> Result<Events, Error> {
+        let client = self.source.stream_client();
+        let watch = client
+            .watch(&self.shared.resource, self.options.namespace.as_deref(), &options)
+            .await?;
+        Ok(Box::pin(watch))
+    }
+
+    async fn watch_after(&self, revision: String, seconds: u32) -> Result<Events, Error> {
+        let mut options = self.watch_options(seconds);
+        options.resource_version = Some(revision);
+        self.watch(options).await
+    }
+
+    async fn watch_everything(&self, seconds: u32) -> Result<Events, Failure> {
+        let mut options = self.watch_options(seconds);
+        options.send_initial_events = true;
+        self.watch(options).await.map_err(initial_failure)
+    }
+
+    /// Reads the initial events into the cache; returns the revision that they were true at.
+    async fn initial(&self, watch: &mut Events) -> Result<String, Failure> {
+        let mut objects = std::collections::BTreeMap::new();
+        loop {
+            let event = tokio::select! {
+                event = watch.next() => event,
+                () = self.world.clock.sleep(INITIAL_SILENCE) => return Err(Failure::NoInitialEvents),
+            };
+            let Some(event) = event else {
+                let source = "the watch ended before all initial events were sent".into();
+                return Err(Failure::Request(Error::Transport { source }));
+            };
+            match event.map_err(initial_failure)? {
+                Event::Bookmark {
+                    resource_version,
+                    initial_events_end: true,
+                } => {
+                    self.shared.replace(self.source.id(), objects.into_iter().collect());
+                    return Ok(resource_version);
+                }
+                Event::Bookmark { .. } => {}
                 Event::Added(item) | Event::Modified(item) => {
-                    let revision = item.resource_version.to_string();
-                    let Some((key, object)) = self.entry(item) else {
-                        continue;
-                    };
-                    match &mut gathering {
-                        Some(gathered) => gathered.push((key, object)),
-                        None => {
-                            self.held.set(key, Some(object), None);
-                            progress.resume = Some(revision);
-                        }
+                    if let Some((key, object)) = self.keyed(item) {
+                        objects.insert(key, object);
                     }
                 }
                 Event::Deleted(item) => {
-                    let revision = item.resource_version.to_string();
-                    let Some((key, object)) = self.entry(item) else {
-                        continue;
-                    };
-                    match &mut gathering {
-                        // Of the beginning nothing is deleted; what follows it comes after the bookmark.
-                        Some(gathered) => gathered.retain(|(known, _)| *known != key),
-                        None => {
-                            self.held.set(key, None, Some(&object));
-                            progress.resume = Some(revision);
-                        }
-                    }
-                }
-                Event::Bookmark {
-                    resource_version,
-                    initial_events_end,
-                } => {
-                    if initial_events_end && let Some(gathered) = gathering.take() {
-                        self.held.replace(self.source.id(), gathered);
-                    }
-                    if gathering.is_none() && !resource_version.is_empty() {
-                        progress.resume = Some(resource_version);
+                    if let Some((key, _)) = self.keyed(item) {
+                        objects.remove(&key);
                     }
                 }
             }
         }
-        Ok(())
     }
 
-    /// Everything, page by page; returns the revision to watch from.
+    /// Reads all pages into the cache; returns their revision. A list whose continuation expired begins anew.
     async fn list(&self) -> Result<String, Error> {
-        let informer = &self.held.options;
+        let client = self.source.stream_client();
         let mut options = ListOptions {
-            label_selector: informer.label_selector.clone(),
-            field_selector: informer.field_selector.clone(),
-            metadata_only: informer.metadata_only,
-            limit: Some(crate::client::PAGE_ITEMS),
+            label_selector: self.options.label_selector.clone(),
+            field_selector: self.options.field_selector.clone(),
+            metadata_only: self.options.metadata_only,
+            limit: Some(PAGE_ITEMS),
             ..ListOptions::default()
         };
         let mut objects = Vec::new();
         loop {
-            let page = self.client.page(&self.held.resource, None, &options).await?;
-            for item in page.items {
-                objects.extend(self.entry(item));
-            }
+            let page = client
+                .page(&self.shared.resource, self.options.namespace.as_deref(), &options)
+                .await?;
+            objects.extend(page.items.into_iter().filter_map(|item| self.keyed(item)));
             match page.continue_token {
                 Some(token) => options.continue_token = Some(token),
                 None => {
-                    self.held.replace(self.source.id(), objects);
+                    self.shared.replace(self.source.id(), objects);
                     return Ok(page.resource_version);
                 }
             }
         }
     }
 
-    fn entry(&self, item: Item) -> Option<(ObjectKey, Object)> {
+    /// Carries out one event; returns the revision it brings, if any.
+    fn apply(&self, event: Event) -> String {
+        match event {
+            Event::Added(item) | Event::Modified(item) => {
+                let revision = item.resource_version.to_string();
+                if let Some((key, object)) = self.keyed(item) {
+                    self.shared.put(key, object);
+                }
+                revision
+            }
+            Event::Deleted(item) => {
+                let revision = item.resource_version.to_string();
+                if let Some((key, object)) = self.keyed(item) {
+                    self.shared.remove(key, object);
+                }
+                revision
+            }
+            Event::Bookmark { resource_version, .. } => resource_version,
+        }
+    }
+
+    fn keyed(&self, item: Item) -> Option<(ObjectKey, Object)> {
         let plane = self.source.plane_key(item.plane)?;
         Some((plane.object(&item.namespace, &item.name), item.object))
+    }
+}
+
+type Events = std::pin::Pin<Box<dyn Stream<Item = Result<Event, Error>> + Send>>;
+
+enum Failure {
+    /// The server does not know `sendInitialEvents`.
+    NoInitialEvents,
+    Request(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Request(error)
+    }
+}
+
+/// Upstream refuses `sendInitialEvents` with 422 where the feature is off, others with another word for "not so".
+fn initial_failure(error: Error) -> Failure {
+    match error.refusal().map(|refusal| refusal.code) {
+        Some(400 | 405 | 406 | 415 | 422 | 501) => Failure::NoInitialEvents,
+        _ => Failure::Request(error),
     }
 }

@@ -1,198 +1,288 @@
-//! A cache of one resource over a set of sources, kept by watching (D2).
+//! What planes hold of one resource, kept up to date.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, RwLock},
 };
 
 use api::{Object, Resource};
-use tokio::sync::{broadcast, watch};
-use tokio_util::task::AbortOnDropHandle;
+use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
-    Change, IndexFn, Notice, ObjectKey, PlaneKey, SourceId, Sources, Subscription, cache::Cache, feed,
-    subscription::CHANGES_MAX,
+    Change, IndexFn, Notice, ObjectKey, PlaneKey, SourceId, Sources, Subscription, cache::Cache, feed::Feed,
+    subscription::Subscribers,
 };
 
 #[derive(Clone, Default)]
 pub struct InformerOptions {
+    /// Only this namespace (of each plane); all if `None`.
+    pub namespace: Option<String>,
     pub label_selector: Option<String>,
     pub field_selector: Option<String>,
     /// Keep `apiVersion`, `kind` and `metadata` only.
     pub metadata_only: bool,
-    /// Filled by [`InformerOptions::index`].
     pub indexes: Vec<(&'static str, IndexFn)>,
 }
 
 impl InformerOptions {
-    /// Adds an index: objects are found under each of the values.
-    pub fn index(
-        mut self,
-        name: &'static str,
-        values: impl Fn(&ObjectKey, &Object) -> Vec<String> + Send + Sync + 'static,
-    ) -> InformerOptions {
+    /// Objects can be found by what `values` says of them. Values are compared over all planes: put the plane in
+    /// where it matters.
+    pub fn index<F>(mut self, name: &'static str, values: F) -> InformerOptions
+    where
+        F: Fn(&ObjectKey, &Object) -> Vec<String> + Send + Sync + 'static,
+    {
         self.indexes.push((name, Arc::new(values)));
         self
     }
 }
 
-/// Cheap to clone; its tasks end with the last clone.
+/// A cache of one resource over all sources. Cheap to clone; its tasks end with the last clone.
 #[derive(Clone)]
 pub struct Informer {
-    held: Arc<Held>,
-    _feeds: Arc<AbortOnDropHandle<()>>,
+    shared: Arc<Shared>,
+    _owner: Arc<Owner>,
 }
 
-/// What feeds write and readers read.
-pub(crate) struct Held {
-    pub resource: Resource,
-    pub options: InformerOptions,
+struct Owner {
+    supervisor: JoinHandle<()>,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // Feeds are children of the supervisor and fall with it.
+        self.supervisor.abort();
+        self.shared.subscribers.close();
+    }
+}
+
+/// What one source has told so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct SourceState {
+    synced: bool,
+    live: bool,
+}
+
+pub(crate) struct Shared {
+    pub(crate) resource: Resource,
     cache: RwLock<Cache>,
-    notices: broadcast::Sender<Notice>,
-    /// Sources that are whole, and those that are expected.
-    synced: watch::Sender<(BTreeSet<SourceId>, BTreeSet<SourceId>)>,
+    subscribers: Subscribers,
+    states: watch::Sender<BTreeMap<SourceId, SourceState>>,
 }
 
 impl Informer {
-    /// Must be called within a tokio runtime.
-    pub fn start(sources: &Sources, resource: Resource, options: InformerOptions) -> Informer {
-        let expected = sources.all().iter().map(|source| source.id().clone()).collect();
-        let held = Arc::new(Held {
+    pub fn start(sources: &Sources, resource: Resource, mut options: InformerOptions) -> Informer {
+        let present = sources
+            .entries()
+            .into_keys()
+            .map(|id| (id, SourceState::default()))
+            .collect();
+        let shared = Arc::new(Shared {
             resource,
-            cache: RwLock::new(Cache::new(options.indexes.clone())),
-            options,
-            notices: broadcast::Sender::new(CHANGES_MAX),
-            synced: watch::Sender::new((BTreeSet::new(), expected)),
+            cache: RwLock::new(Cache::new(std::mem::take(&mut options.indexes))),
+            subscribers: Subscribers::default(),
+            states: watch::Sender::new(present),
         });
-        let feeds = tokio::spawn(follow_sources(sources.clone(), held.clone()));
+        let supervisor = tokio::spawn(supervise(sources.clone(), shared.clone(), options));
         Informer {
-            held,
-            _feeds: Arc::new(AbortOnDropHandle::new(feeds)),
+            shared: shared.clone(),
+            _owner: Arc::new(Owner { supervisor, shared }),
         }
     }
 
     pub fn resource(&self) -> &Resource {
-        &self.held.resource
+        &self.shared.resource
     }
 
     pub fn get(&self, key: &ObjectKey) -> Option<Object> {
-        self.held.read(|cache| cache.get(key).cloned())
+        self.shared.read().get(key).cloned()
     }
 
-    /// Objects of one plane, in one namespace or (empty) in all.
-    pub fn list(&self, plane: &PlaneKey, namespace: &str) -> Vec<Object> {
-        self.held
-            .read(|cache| cache.list(plane, namespace).map(|(_, object)| object.clone()).collect())
-    }
-
-    pub fn by_index(&self, index: &str, value: &str) -> Vec<Object> {
-        self.held
-            .read(|cache| cache.by_index(index, value).map(|(_, object)| object.clone()).collect())
-    }
-
-    pub fn keys_by_index(&self, index: &str, value: &str) -> Vec<ObjectKey> {
-        self.held
-            .read(|cache| cache.by_index(index, value).map(|(key, _)| key.clone()).collect())
+    /// Of one plane, in one namespace or all.
+    pub fn list(&self, plane: &PlaneKey, namespace: Option<&str>) -> Vec<Object> {
+        let cache = self.shared.read();
+        cache
+            .list(plane, namespace.unwrap_or(""))
+            .map(|(_, object)| object.clone())
+            .collect()
     }
 
     pub fn all(&self) -> Vec<(ObjectKey, Object)> {
-        self.held
-            .read(|cache| cache.all().map(|(key, object)| (key.clone(), object.clone())).collect())
+        self.shared
+            .read()
+            .all()
+            .map(|(key, object)| (key.clone(), object.clone()))
+            .collect()
     }
 
-    /// Changes from now on, after a first [`Notice::Rescan`].
+    pub fn keys(&self) -> Vec<ObjectKey> {
+        self.shared.read().all().map(|(key, _)| key.clone()).collect()
+    }
+
+    pub fn by_index(&self, index: &str, value: &str) -> Vec<(ObjectKey, Object)> {
+        let cache = self.shared.read();
+        cache
+            .by_index(index, value)
+            .map(|(key, object)| (key.clone(), object.clone()))
+            .collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.shared.read().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Changes from now on; the first notice says to look at what is there already.
     pub fn subscribe(&self) -> Subscription {
-        Subscription::new(self.held.notices.subscribe())
+        self.shared.subscribers.subscribe()
     }
 
-    /// Whether what is absent here is known to be absent in that source (as of its last revision).
-    pub fn is_synced(&self, source: &SourceId) -> bool {
-        self.held.synced.borrow().0.contains(source)
+    /// The source has been read whole at least once.
+    pub fn synced(&self, source: &SourceId) -> bool {
+        self.state(source).is_some_and(|state| state.synced)
     }
 
-    /// Waits until every source is whole.
+    /// What is not in the cache is not in the source (up to the watch's delay): it was read whole and is being
+    /// watched.
+    pub fn proves_absence(&self, source: &SourceId) -> bool {
+        self.state(source).is_some_and(|state| state.synced && state.live)
+    }
+
+    fn state(&self, source: &SourceId) -> Option<SourceState> {
+        self.shared.states.borrow().get(source).copied()
+    }
+
+    /// Waits until all sources that are present have been read whole.
     pub async fn wait_synced(&self) {
-        let mut synced = self.held.synced.subscribe();
-        // The sender lives as long as `self`.
-        let _ = synced.wait_for(|(whole, expected)| expected.is_subset(whole)).await;
+        let mut states = self.shared.states.subscribe();
+        // The sender lives in `self`, so it cannot have gone.
+        let _ = states
+            .wait_for(|states| states.values().all(|state| state.synced))
+            .await;
     }
 }
 
-impl Held {
-    fn read<T>(&self, read: impl FnOnce(&Cache) -> T) -> T {
-        read(&self.cache.read().expect("no one panics while holding it"))
+impl Shared {
+    pub(crate) fn put(&self, key: ObjectKey, object: Object) {
+        let change = self.write().set(key, Some(object));
+        change.into_iter().for_each(|change| self.tell(change));
     }
 
-    pub(crate) fn set(&self, key: ObjectKey, object: Option<Object>, gone: Option<&Object>) {
-        let change = self
-            .cache
-            .write()
-            .expect("no one panics while holding it")
-            .set(key, object);
-        if let Some(Change { key, old, new }) = change {
-            // A deletion tells the last state, which may be newer than what was held.
-            let old = if new.is_none() { gone.cloned().or(old) } else { old };
-            // Nobody may be listening.
-            let _ = self.notices.send(Notice::Change(Change { key, old, new }));
+    /// `last` is the state in which the object was deleted, newer than the cached one.
+    pub(crate) fn remove(&self, key: ObjectKey, last: Object) {
+        let change = self.write().set(key, None);
+        if let Some(mut change) = change {
+            change.old = Some(last);
+            self.tell(change);
         }
     }
 
-    /// A source's objects, whole.
     pub(crate) fn replace(&self, source: &SourceId, objects: Vec<(ObjectKey, Object)>) {
-        let changes = {
-            let mut cache = self.cache.write().expect("no one panics while holding it");
-            cache.replace(source, objects)
-        };
-        self.synced.send_if_modified(|(whole, expected)| {
-            expected.insert(source.clone());
-            whole.insert(source.clone())
+        let changes = self.write().replace(source, objects);
+        changes.into_iter().for_each(|change| self.tell(change));
+        let mut first = false;
+        self.states.send_if_modified(|states| {
+            let Some(state) = states.get_mut(source) else {
+                return false;
+            };
+            first = !std::mem::replace(&mut state.synced, true);
+            first
         });
-        // Deletions are told one by one, since a rescan does not show them.
-        if changes.len() < CHANGES_MAX / 2 {
-            changes
-                .into_iter()
-                .for_each(|change| drop(self.notices.send(Notice::Change(change))));
-        } else {
-            let (gone, rest): (Vec<Change>, Vec<Change>) = changes.into_iter().partition(|change| change.new.is_none());
-            gone.into_iter()
-                .for_each(|change| drop(self.notices.send(Notice::Change(change))));
-            if !rest.is_empty() {
-                let _ = self.notices.send(Notice::Rescan);
-            }
+        if first {
+            self.subscribers.tell(&Notice::Synced(source.clone()));
         }
     }
 
-    /// A source that was taken away: its objects are known no more.
-    fn forget(&self, source: &SourceId) {
-        self.replace(source, Vec::new());
-        self.synced.send_modify(|(whole, expected)| {
-            whole.remove(source);
-            expected.remove(source);
+    pub(crate) fn set_live(&self, source: &SourceId, live: bool) {
+        self.states.send_if_modified(|states| {
+            let Some(state) = states.get_mut(source) else {
+                return false;
+            };
+            std::mem::replace(&mut state.live, live) != live
         });
+    }
+
+    fn tell(&self, change: Change) {
+        self.subscribers.tell(&Notice::Change(change));
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Cache> {
+        self.cache.read().expect("no one panics while holding it")
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Cache> {
+        self.cache.write().expect("no one panics while holding it")
     }
 }
 
-/// Keeps one feed a source.
-async fn follow_sources(sources: Sources, held: Arc<Held>) {
-    let mut changed = sources.changes();
-    let mut feeds = BTreeMap::<SourceId, AbortOnDropHandle<()>>::new();
+/// A feed's task, which falls with its handle.
+struct Running {
+    added: u64,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Keeps one feed a source, as sources come and go.
+async fn supervise(sources: Sources, shared: Arc<Shared>, options: InformerOptions) {
+    let mut feeds = BTreeMap::<SourceId, Running>::new();
+    let mut changes = sources.changes();
     loop {
-        let wanted = sources.all();
-        feeds.retain(|id, _| {
-            let stays = wanted.iter().any(|source| source.id() == id);
-            if !stays {
-                held.forget(id);
+        changes.mark_unchanged();
+        let wanted = sources.entries();
+        let gone: Vec<SourceId> = feeds
+            .iter()
+            .filter(|(id, feed)| wanted.get(id).is_none_or(|entry| entry.added != feed.added))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in gone {
+            if let Some(mut feed) = feeds.remove(&id) {
+                feed.task.abort();
+                // Waited for, so that no late event of it reaches the cache after what follows.
+                let _ = (&mut feed.task).await;
             }
-            stays
-        });
-        for source in wanted {
-            feeds.entry(source.id().clone()).or_insert_with(|| {
-                let feed = feed::run(source, held.clone(), sources.world().clone());
-                AbortOnDropHandle::new(tokio::spawn(feed))
-            });
+            if wanted.contains_key(&id) {
+                // Replaced: the cache stays and is compared with what the new one lists.
+                shared.set_live(&id, false);
+            } else {
+                shared.write().forget(&id);
+                shared.states.send_if_modified(|states| states.remove(&id).is_some());
+                shared.subscribers.tell(&Notice::Removed(id));
+            }
         }
-        if changed.changed().await.is_err() {
-            return;
+        for (id, entry) in wanted {
+            if feeds.contains_key(&id) {
+                continue;
+            }
+            shared.states.send_if_modified(|states| {
+                let fresh = !states.contains_key(&id);
+                states.entry(id.clone()).or_default();
+                fresh
+            });
+            let feed = Feed {
+                source: entry.source,
+                options: options.clone(),
+                shared: shared.clone(),
+                world: sources.world().clone(),
+            };
+            let task = tokio::spawn(feed.run());
+            feeds.insert(
+                id,
+                Running {
+                    added: entry.added,
+                    task,
+                },
+            );
+        }
+        if changes.changed().await.is_err() {
+            return std::future::pending().await;
         }
     }
 }

@@ -1,274 +1,270 @@
-//! Keys waiting to be handled: each once however often it was added, with back-off a key, fair between lanes.
+//! Work by key: each key at most once in the queue and at most once in work, retried with back-off, or later.
 
 use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, HashMap, HashSet, VecDeque},
+    cmp::Ordering,
+    collections::{BinaryHeap, HashMap, HashSet},
     hash::Hash,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use tokio::sync::Notify;
 use world::World;
 
-use crate::backoff::exponential;
+use crate::{backoff::exponential, lanes::Lanes};
 
-/// Which sub-queue a key waits in: that of its tenant, say.
-pub type LaneFn<K> = Arc<dyn Fn(&K) -> u64 + Send + Sync>;
-
-#[derive(Clone)]
-pub struct QueueOptions<K> {
+/// Client-go's per-item limiter has the same two numbers; its global bucket is not needed where requests are cheap.
+#[derive(Clone, Debug)]
+pub struct QueueOptions {
     pub retry_first: Duration,
     pub retry_longest: Duration,
-    /// Lanes are served in turn, one key each; without it all keys are in one.
-    pub lane: Option<LaneFn<K>>,
 }
 
-impl<K> Default for QueueOptions<K> {
-    /// client-go's controllers begin at 5 ms; their longest of 1,000 s is too long for a person who waits.
-    fn default() -> QueueOptions<K> {
+impl Default for QueueOptions {
+    fn default() -> QueueOptions {
         QueueOptions {
             retry_first: Duration::from_millis(5),
             retry_longest: Duration::from_secs(60),
-            lane: None,
         }
     }
 }
 
-/// Cheap to clone; all clones are one queue.
-pub struct WorkQueue<K> {
-    shared: Arc<Shared<K>>,
+/// A queue of keys. Its size is bounded by the number of distinct keys, of objects that is. All clones are one queue.
+///
+/// `L` is the lane by which [`WorkQueue::fair`] is fair; a plain queue has one.
+pub struct WorkQueue<K, L = ()> {
+    inner: Arc<Inner<K, L>>,
 }
 
-impl<K> Clone for WorkQueue<K> {
-    fn clone(&self) -> WorkQueue<K> {
+impl<K, L> Clone for WorkQueue<K, L> {
+    fn clone(&self) -> Self {
         WorkQueue {
-            shared: self.shared.clone(),
+            inner: self.inner.clone(),
         }
     }
 }
 
-struct Shared<K> {
-    state: Mutex<State<K>>,
-    changed: Notify,
-    options: QueueOptions<K>,
+type LaneOf<K, L> = Box<dyn Fn(&K) -> L + Send + Sync>;
+type WeightOf<L> = Box<dyn Fn(&L) -> u32 + Send + Sync>;
+
+struct Inner<K, L> {
+    state: Mutex<State<K, L>>,
+    /// One waiter is woken for one piece of news; whoever takes news hands on what is left.
+    news: Notify,
     world: World,
+    options: QueueOptions,
+    lane_of: LaneOf<K, L>,
+    weight_of: WeightOf<L>,
 }
 
-struct State<K> {
-    /// Waiting to be handled, in their lanes.
-    waiting: HashSet<K>,
-    lanes: HashMap<u64, VecDeque<K>>,
-    /// Lanes that have a key, in the order in which they are served.
-    turn: VecDeque<u64>,
-    /// Being handled; one that is added meanwhile is handled again afterwards.
-    handled: HashSet<K>,
-    again: HashSet<K>,
+struct State<K, L> {
+    ready: Lanes<K, L>,
+    /// In `ready`, or to be put there when the work on it ends.
+    dirty: HashSet<K>,
+    working: HashSet<K>,
+    later: BinaryHeap<Later<K>>,
+    /// The earliest moment for each key in `later`; entries of the heap that differ are void.
+    due: HashMap<K, Duration>,
     failures: HashMap<K, u32>,
-    /// By the time at which they are due. A key is here once: the earliest time counts.
-    delayed: BinaryHeap<Reverse<(Duration, u64)>>,
-    delayed_keys: HashMap<u64, K>,
-    delayed_until: HashMap<K, (Duration, u64)>,
-    next_delayed: u64,
-    closed: bool,
 }
 
-/// A key that is being handled; dropping it says that it is done.
-pub struct Work<K: Clone + Eq + Hash> {
-    pub key: K,
-    queue: WorkQueue<K>,
+struct Later<K> {
+    at: Duration,
+    key: K,
 }
 
-impl<K: Clone + Eq + Hash> WorkQueue<K> {
-    pub fn new(options: QueueOptions<K>, world: World) -> WorkQueue<K> {
-        let state = State {
-            waiting: HashSet::new(),
-            lanes: HashMap::new(),
-            turn: VecDeque::new(),
-            handled: HashSet::new(),
-            again: HashSet::new(),
-            failures: HashMap::new(),
-            delayed: BinaryHeap::new(),
-            delayed_keys: HashMap::new(),
-            delayed_until: HashMap::new(),
-            next_delayed: 0,
-            closed: false,
-        };
+impl<K> PartialEq for Later<K> {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+
+impl<K> Eq for Later<K> {}
+
+impl<K> PartialOrd for Later<K> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<K> Ord for Later<K> {
+    /// Earliest first out of a max-heap.
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.at.cmp(&self.at)
+    }
+}
+
+impl<K: Hash + Eq + Clone> WorkQueue<K> {
+    pub fn new(world: &World) -> WorkQueue<K> {
+        WorkQueue::with_options(world, QueueOptions::default())
+    }
+
+    pub fn with_options(world: &World, options: QueueOptions) -> WorkQueue<K> {
+        WorkQueue::build(world, options, Box::new(|_| ()), Box::new(|()| 1))
+    }
+}
+
+impl<K: Hash + Eq + Clone, L: Hash + Eq + Clone> WorkQueue<K, L> {
+    /// Takes turns over lanes (tenants, say), each with a weight.
+    pub fn fair<F, W>(world: &World, lane_of: F, weight_of: W) -> WorkQueue<K, L>
+    where
+        F: Fn(&K) -> L + Send + Sync + 'static,
+        W: Fn(&L) -> u32 + Send + Sync + 'static,
+    {
+        WorkQueue::build(world, QueueOptions::default(), Box::new(lane_of), Box::new(weight_of))
+    }
+
+    fn build(world: &World, options: QueueOptions, lane_of: LaneOf<K, L>, weight_of: WeightOf<L>) -> WorkQueue<K, L> {
         WorkQueue {
-            shared: Arc::new(Shared {
-                state: Mutex::new(state),
-                changed: Notify::new(),
+            inner: Arc::new(Inner {
+                state: Mutex::new(State {
+                    ready: Lanes::new(),
+                    dirty: HashSet::new(),
+                    working: HashSet::new(),
+                    later: BinaryHeap::new(),
+                    due: HashMap::new(),
+                    failures: HashMap::new(),
+                }),
+                news: Notify::new(),
+                world: world.clone(),
                 options,
-                world,
+                lane_of,
+                weight_of,
             }),
         }
     }
 
+    /// To be worked on soon. A key in work comes again after that work.
     pub fn add(&self, key: K) {
-        let mut state = self.lock();
-        self.put(&mut state, key);
-        drop(state);
-        self.shared.changed.notify_one();
+        self.inner.add(&mut self.inner.lock(), key);
+        self.inner.news.notify_one();
     }
 
-    /// Adds the key after a while; the earliest of several times counts.
+    /// To be worked on after `delay`; the earliest of several wins.
     pub fn add_after(&self, key: K, delay: Duration) {
-        let due = self.shared.world.clock.monotonic() + delay;
-        let mut state = self.lock();
-        match state.delayed_until.get(&key) {
-            Some((sooner, _)) if *sooner <= due => return,
-            Some((_, id)) => {
-                let id = *id;
-                state.delayed_keys.remove(&id);
-            }
-            None => {}
+        if delay.is_zero() {
+            return self.add(key);
         }
-        let id = state.next_delayed;
-        state.next_delayed += 1;
-        state.delayed.push(Reverse((due, id)));
-        state.delayed_keys.insert(id, key.clone());
-        state.delayed_until.insert(key, (due, id));
-        drop(state);
-        // A worker that waits for a later time has to wait for this one.
-        self.shared.changed.notify_one();
+        let at = self.inner.world.clock.monotonic() + delay;
+        let mut state = self.inner.lock();
+        if state.due.get(&key).is_none_or(|due| at < *due) {
+            state.due.insert(key.clone(), at);
+            state.later.push(Later { at, key });
+            drop(state);
+            // Someone has to set a timer by it.
+            self.inner.news.notify_one();
+        }
     }
 
-    /// Adds the key after its back-off, which doubles with each failure.
+    /// After one more failure: later each time.
     pub fn retry(&self, key: K) {
         let failures = {
-            let mut state = self.lock();
+            let mut state = self.inner.lock();
             let failures = state.failures.entry(key.clone()).or_default();
             *failures = failures.saturating_add(1);
             *failures - 1
         };
-        let options = &self.shared.options;
+        let options = &self.inner.options;
         self.add_after(key, exponential(options.retry_first, options.retry_longest, failures));
     }
 
-    /// The key was handled well: its back-off begins anew.
+    /// After success: the next failure is the first again.
     pub fn forget(&self, key: &K) {
-        self.lock().failures.remove(key);
+        self.inner.lock().failures.remove(key);
     }
 
-    /// The next key; `None` once the queue is closed.
-    pub async fn next(&self) -> Option<Work<K>> {
-        loop {
-            let changed = self.shared.changed.notified();
-            let due = {
-                let mut state = self.lock();
-                if state.closed {
-                    return None;
-                }
-                let due = self.take_due(&mut state);
-                if let Some(key) = state.take() {
-                    if !state.waiting.is_empty() {
-                        self.shared.changed.notify_one();
-                    }
-                    return Some(Work {
-                        key,
-                        queue: self.clone(),
-                    });
-                }
-                due
-            };
-            match due {
-                Some(delay) => tokio::select! {
-                    () = changed => {}
-                    () = self.shared.world.clock.sleep(delay) => {}
-                },
-                None => changed.await,
-            }
-        }
+    pub fn failures(&self, key: &K) -> u32 {
+        self.inner.lock().failures.get(key).copied().unwrap_or(0)
     }
 
-    /// Workers get nothing more.
-    pub fn close(&self) {
-        self.lock().closed = true;
-        self.shared.changed.notify_waiters();
-        self.shared.changed.notify_one();
-    }
-
+    /// Ready to be worked on, without those due later.
     pub fn len(&self) -> usize {
-        let state = self.lock();
-        state.waiting.len() + state.delayed_until.len()
+        self.inner.lock().ready.len()
     }
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Moves what is due to its lane; returns how long the next one waits.
-    fn take_due(&self, state: &mut State<K>) -> Option<Duration> {
-        let now = self.shared.world.clock.monotonic();
-        while let Some(Reverse((due, id))) = state.delayed.peek().copied() {
-            // Replaced by an earlier time.
-            if !state.delayed_keys.contains_key(&id) {
-                state.delayed.pop();
-                continue;
+    /// The next key. Nothing is lost if the future is dropped before it is ready.
+    pub async fn next(&self) -> Work<K, L> {
+        loop {
+            let now = self.inner.world.clock.monotonic();
+            let earliest = {
+                let mut state = self.inner.lock();
+                self.inner.ripen(&mut state, now);
+                if let Some(key) = state.ready.pop(&self.inner.weight_of) {
+                    state.dirty.remove(&key);
+                    state.working.insert(key.clone());
+                    if state.ready.len() > 0 || !state.later.is_empty() {
+                        // This waiter goes away to work: another one takes over the queue and its timer.
+                        self.inner.news.notify_one();
+                    }
+                    return Work {
+                        key,
+                        queue: self.clone(),
+                    };
+                }
+                state.later.peek().map(|later| later.at)
+            };
+            match earliest {
+                None => self.inner.news.notified().await,
+                Some(at) => tokio::select! {
+                    () = self.inner.news.notified() => {}
+                    () = self.inner.world.clock.sleep(at.saturating_sub(now)) => {}
+                },
             }
-            if due > now {
-                return Some(due - now);
-            }
-            state.delayed.pop();
-            if let Some(key) = state.delayed_keys.remove(&id) {
-                state.delayed_until.remove(&key);
-                self.put(state, key);
-            }
         }
-        None
-    }
-
-    fn put(&self, state: &mut State<K>, key: K) {
-        if state.handled.contains(&key) {
-            state.again.insert(key);
-            return;
-        }
-        if !state.waiting.insert(key.clone()) {
-            return;
-        }
-        let lane = self.shared.options.lane.as_ref().map_or(0, |lane| lane(&key));
-        let keys = state.lanes.entry(lane).or_default();
-        if keys.is_empty() {
-            state.turn.push_back(lane);
-        }
-        keys.push_back(key);
-    }
-
-    fn done(&self, key: &K) {
-        let mut state = self.lock();
-        state.handled.remove(key);
-        if state.again.remove(key) {
-            self.put(&mut state, key.clone());
-            drop(state);
-            self.shared.changed.notify_one();
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State<K>> {
-        self.shared.state.lock().expect("no one panics while holding it")
     }
 }
 
-impl<K: Clone + Eq + Hash> State<K> {
-    /// One key of the lane whose turn it is.
-    fn take(&mut self) -> Option<K> {
-        let lane = self.turn.pop_front()?;
-        let keys = self.lanes.get_mut(&lane).expect("a lane in turn has keys");
-        let key = keys.pop_front().expect("a lane in turn has keys");
-        if keys.is_empty() {
-            self.lanes.remove(&lane);
-        } else {
-            self.turn.push_back(lane);
+impl<K: Hash + Eq + Clone, L: Hash + Eq + Clone> Inner<K, L> {
+    fn lock(&self) -> MutexGuard<'_, State<K, L>> {
+        self.state.lock().expect("no one panics while holding it")
+    }
+
+    fn add(&self, state: &mut State<K, L>, key: K) {
+        if state.dirty.insert(key.clone()) && !state.working.contains(&key) {
+            let lane = (self.lane_of)(&key);
+            let weight = (self.weight_of)(&lane);
+            state.ready.push(lane, weight, key);
         }
-        self.waiting.remove(&key);
-        self.handled.insert(key.clone());
-        Some(key)
+    }
+
+    /// Moves what is due by now among the ready.
+    fn ripen(&self, state: &mut State<K, L>, now: Duration) {
+        while state.later.peek().is_some_and(|later| later.at <= now) {
+            let Some(later) = state.later.pop() else { return };
+            if state.due.get(&later.key) == Some(&later.at) {
+                state.due.remove(&later.key);
+                self.add(state, later.key);
+            }
+        }
     }
 }
 
-impl<K: Clone + Eq + Hash> Drop for Work<K> {
+/// A key in work; no one else gets it until this is dropped.
+pub struct Work<K: Hash + Eq + Clone, L: Hash + Eq + Clone = ()> {
+    key: K,
+    queue: WorkQueue<K, L>,
+}
+
+impl<K: Hash + Eq + Clone, L: Hash + Eq + Clone> Work<K, L> {
+    pub fn key(&self) -> &K {
+        &self.key
+    }
+}
+
+impl<K: Hash + Eq + Clone, L: Hash + Eq + Clone> Drop for Work<K, L> {
     fn drop(&mut self) {
-        self.queue.done(&self.key);
+        let inner = &self.queue.inner;
+        let mut state = inner.lock();
+        state.working.remove(&self.key);
+        if state.dirty.remove(&self.key) {
+            inner.add(&mut state, self.key.clone());
+            drop(state);
+            inner.news.notify_one();
+        }
     }
 }
 
@@ -276,70 +272,86 @@ impl<K: Clone + Eq + Hash> Drop for Work<K> {
 mod tests {
     use super::*;
 
-    fn queue(lane: Option<LaneFn<u64>>) -> WorkQueue<u64> {
-        WorkQueue::new(
-            QueueOptions {
-                lane,
-                ..QueueOptions::default()
-            },
-            World::real(),
-        )
+    async fn now<K, L>(queue: &WorkQueue<K, L>) -> Option<K>
+    where
+        K: Hash + Eq + Clone,
+        L: Hash + Eq + Clone,
+    {
+        tokio::time::timeout(Duration::from_millis(20), queue.next())
+            .await
+            .ok()
+            .map(|work| work.key().clone())
     }
 
     #[tokio::test]
-    async fn a_key_added_while_it_is_handled_is_handled_once_more() {
-        let queue = queue(None);
+    async fn a_key_is_once_in_the_queue_and_once_in_work() {
+        let queue = WorkQueue::new(&World::real());
         queue.add(1);
         queue.add(1);
 
-        let work = queue.next().await.unwrap();
-        assert!(queue.is_empty());
+        let work = queue.next().await;
         queue.add(1);
-        queue.add(1);
-        assert!(queue.is_empty(), "it waits for the one that handles it");
+        assert_eq!(now(&queue).await, None);
+
         drop(work);
-
-        assert_eq!(queue.next().await.unwrap().key, 1);
-        assert!(queue.is_empty());
+        assert_eq!(now(&queue).await, Some(1));
+        assert_eq!(now(&queue).await, None);
     }
 
     #[tokio::test]
-    async fn lanes_are_served_in_turn() {
-        let queue = queue(Some(Arc::new(|key| key / 100)));
-        for key in [100, 101, 102, 103, 200] {
-            queue.add(key);
-        }
-
-        let mut order = Vec::new();
-        for _ in 0..5 {
-            order.push(queue.next().await.unwrap().key);
-        }
-
-        assert_eq!(order, [100, 200, 101, 102, 103]);
-    }
-
-    #[tokio::test]
-    async fn the_earliest_of_several_delays_counts() {
-        let queue = queue(None);
+    async fn the_earliest_of_several_delays_wins_and_wakes_a_waiter() {
+        let queue = WorkQueue::new(&World::real());
         queue.add_after(1, Duration::from_secs(3600));
-        queue.add_after(1, Duration::from_millis(1));
-        queue.add_after(1, Duration::from_secs(7200));
-
-        assert_eq!(queue.next().await.unwrap().key, 1);
-        assert!(queue.is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_closed_queue_lets_its_workers_go() {
-        let queue = queue(None);
-        let waiting = tokio::spawn({
+        let waiter = tokio::spawn({
             let queue = queue.clone();
-            async move { queue.next().await.is_none() }
+            async move { *queue.next().await.key() }
         });
         tokio::task::yield_now().await;
 
-        queue.close();
+        queue.add_after(1, Duration::from_millis(5));
 
-        assert!(waiting.await.unwrap());
+        assert_eq!(
+            tokio::time::timeout(Duration::from_secs(5), waiter)
+                .await
+                .unwrap()
+                .unwrap(),
+            1
+        );
+        assert_eq!(now(&queue).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_delay_is_seen_though_the_worker_that_took_its_wake_up_is_busy() {
+        let queue = WorkQueue::new(&World::real());
+        let (first, second) = (queue.clone(), queue.clone());
+        let waiters = [
+            tokio::spawn(async move { first.next().await }),
+            tokio::spawn(async move { second.next().await }),
+        ];
+        tokio::task::yield_now().await;
+
+        queue.add_after(2, Duration::from_millis(5));
+        queue.add(1);
+
+        for waiter in waiters {
+            // Both keep what they got: each key needs a worker of its own.
+            std::mem::forget(
+                tokio::time::timeout(Duration::from_secs(5), waiter)
+                    .await
+                    .unwrap()
+                    .unwrap(),
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn failures_are_counted_by_key_until_forgotten() {
+        let queue = WorkQueue::new(&World::real());
+        (0..3).for_each(|_| queue.retry("a"));
+        queue.retry("b");
+        assert_eq!((queue.failures(&"a"), queue.failures(&"b")), (3, 1));
+
+        queue.forget(&"a");
+        assert_eq!((queue.failures(&"a"), queue.failures(&"b")), (0, 1));
     }
 }

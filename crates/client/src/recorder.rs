@@ -1,11 +1,26 @@
-//! Events for people: what a loop did or could not do, counted when it happens again.
+//! Events for people: told once, counted after that, never in the way of what they tell about.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, SystemTime},
+};
 
 use api::{Object, resource};
-use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use world::World;
 
-use crate::{Client, Patch};
+use crate::{Client, Patch, Tasks};
+
+/// Events that wait to be written; more are dropped, since they are hints and memory is not.
+const WAITING_MAX: usize = 1024;
+/// Events that can be counted up instead of written anew, as many as client-go's correlator keeps.
+const REMEMBERED_MAX: usize = 4096;
+/// After this an event that repeats is written anew (client-go's interval).
+const REMEMBERED_FOR: Duration = Duration::from_secs(600);
+const NAME_CHARS_MAX: usize = 253;
+/// The longest note that upstream accepts.
+const MESSAGE_BYTES_MAX: usize = 1024;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EventType {
@@ -13,87 +28,192 @@ pub enum EventType {
     Warning,
 }
 
-/// Writes Events as one component. An Event that can't be written is no reason to fail.
+/// Writes Events in a task of its own. Cheap to clone.
 #[derive(Clone)]
 pub struct EventRecorder {
-    component: String,
+    waiting: mpsc::Sender<Told>,
     world: World,
 }
 
-/// Upstream cuts messages here.
-const MESSAGE_BYTES_MAX: usize = 1024;
+struct Told {
+    client: Client,
+    about: Value,
+    namespace: String,
+    kind: EventType,
+    reason: String,
+    message: String,
+    at: SystemTime,
+}
 
 impl EventRecorder {
-    pub fn new(component: &str, world: World) -> EventRecorder {
+    /// `component` is shown as the event's source: `deployment-controller`.
+    pub fn start(tasks: &Tasks, world: &World, component: &'static str) -> EventRecorder {
+        let (waiting, told) = mpsc::channel(WAITING_MAX);
+        tasks.spawn(write(world.clone(), component, told));
         EventRecorder {
-            component: component.to_owned(),
-            world,
+            waiting,
+            world: world.clone(),
         }
     }
 
-    /// Records what happened to `about`, through its own plane's client.
-    pub async fn record(&self, client: &Client, about: &Object, kind: EventType, reason: &str, message: &str) {
-        if let Err(error) = self.try_record(client, about, kind, reason, message).await {
-            tracing::debug!(%error, object = ?about, reason, "an event could not be written");
+    /// Tells of `object` in the plane of `client`.
+    pub fn record(&self, client: &Client, object: &Object, kind: EventType, reason: &str, message: impl Into<String>) {
+        let namespace = if object.namespace().is_empty() {
+            "default"
+        } else {
+            object.namespace()
+        };
+        let mut message = message.into();
+        if message.len() > MESSAGE_BYTES_MAX {
+            let end = (0..=MESSAGE_BYTES_MAX)
+                .rev()
+                .find(|&end| message.is_char_boundary(end))
+                .unwrap_or(0);
+            message.truncate(end);
+        }
+        let told = Told {
+            client: client.clone(),
+            about: json!({
+                "apiVersion": object.api_version(), "kind": object.kind(), "namespace": object.namespace(),
+                "name": object.name(), "uid": object.uid(), "resourceVersion": object.resource_version(),
+            }),
+            namespace: namespace.to_owned(),
+            kind,
+            reason: reason.to_owned(),
+            message,
+            at: self.world.clock.wall(),
+        };
+        if self.waiting.try_send(told).is_err() {
+            tracing::debug!("an event was dropped: too many are waiting");
         }
     }
+}
 
-    async fn try_record(
-        &self,
-        client: &Client,
-        about: &Object,
-        kind: EventType,
-        reason: &str,
-        message: &str,
-    ) -> Result<(), crate::Error> {
-        let message = cut(message, MESSAGE_BYTES_MAX);
-        let namespace = Some(about.namespace())
-            .filter(|namespace| !namespace.is_empty())
-            .unwrap_or("default");
-        let now = Timestamp::try_from(self.world.clock.wall()).unwrap_or_default();
-        let now = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        // One name for one thing that happens to one object: the second time is found, and counted.
-        let name = format!(
-            "{}.{:016x}",
-            about.name(),
-            fingerprint(&[about.uid(), &self.component, reason, message])
-        );
-        let event = json!({
-            "apiVersion": "v1", "kind": "Event",
-            "metadata": {"name": name, "namespace": namespace},
-            "involvedObject": {"apiVersion": about.api_version(), "kind": about.kind(), "name": about.name(),
-                "namespace": about.namespace(), "uid": about.uid(), "resourceVersion": about.resource_version()},
-            "type": match kind { EventType::Normal => "Normal", EventType::Warning => "Warning" },
-            "reason": reason, "message": message, "count": 1, "firstTimestamp": now, "lastTimestamp": now,
-            "source": {"component": self.component}, "reportingComponent": self.component, "reportingInstance": "",
-        });
-        match client.create(&resource::EVENTS, Some(namespace), &event).await {
-            Err(error) if error.is_already_exists() => {
-                let known = client.get(&resource::EVENTS, Some(namespace), &name).await?;
-                let count = known.tree()["count"].as_u64().unwrap_or(1) + 1;
-                let patch = Patch::Merge(json!({"count": count, "lastTimestamp": now}));
-                client
-                    .patch(&resource::EVENTS, Some(namespace), &name, &patch)
-                    .await
-                    .map(drop)
+/// What makes two events one.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Sameness {
+    plane: String,
+    uid: String,
+    reason: String,
+    message: String,
+}
+
+struct Written {
+    name: String,
+    count: u64,
+    at: SystemTime,
+}
+
+async fn write(world: World, component: &'static str, mut told: mpsc::Receiver<Told>) {
+    let mut written = HashMap::<Sameness, Written>::new();
+    let mut order = VecDeque::<Sameness>::new();
+    let mut instance = [0; 4];
+    world.random.fill(&mut instance);
+    let mut serial = u64::from(u32::from_le_bytes(instance));
+    while let Some(event) = told.recv().await {
+        let same = Sameness {
+            plane: event.client.prefix().to_owned(),
+            uid: event.about["uid"].as_str().unwrap_or("").to_owned(),
+            reason: event.reason.clone(),
+            message: event.message.clone(),
+        };
+        let recent = |before: &&mut Written| event.at.duration_since(before.at).is_ok_and(|age| age < REMEMBERED_FOR);
+        if let Some(before) = written.get_mut(&same).filter(recent) {
+            before.count += 1;
+            before.at = event.at;
+            let patch = Patch::Merge(json!({"count": before.count, "lastTimestamp": timestamp(event.at)}));
+            let patched = event
+                .client
+                .patch(&resource::EVENTS, Some(&event.namespace), &before.name, &patch)
+                .await;
+            match patched {
+                Err(error) if error.is_not_found() => drop(written.remove(&same)),
+                Err(error) => {
+                    tracing::debug!(%error, "an event was not counted");
+                    continue;
+                }
+                Ok(_) => continue,
             }
-            done => done.map(drop),
+        }
+        serial = serial.wrapping_add(1);
+        let name = event_name(event.about["name"].as_str().unwrap_or("event"), event.at, serial);
+        let body = body(&event, component, &name);
+        match event
+            .client
+            .create(&resource::EVENTS, Some(&event.namespace), &body)
+            .await
+        {
+            Ok(_) => {
+                let fresh = Written {
+                    name,
+                    count: 1,
+                    at: event.at,
+                };
+                if written.insert(same.clone(), fresh).is_none() {
+                    order.push_back(same);
+                }
+                while order.len() > REMEMBERED_MAX {
+                    order.pop_front().and_then(|oldest| written.remove(&oldest));
+                }
+            }
+            // The namespace may be going away; a hint is not worth a retry.
+            Err(error) => tracing::debug!(%error, reason = event.reason, "an event was not written"),
         }
     }
 }
 
-fn cut(text: &str, bytes_max: usize) -> &str {
-    let mut end = text.len().min(bytes_max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
+fn body(event: &Told, component: &str, name: &str) -> Value {
+    let at = timestamp(event.at);
+    json!({
+        "apiVersion": "v1", "kind": "Event",
+        "metadata": {"name": name, "namespace": event.namespace},
+        "involvedObject": event.about,
+        "type": match event.kind { EventType::Normal => "Normal", EventType::Warning => "Warning" },
+        "reason": event.reason, "message": event.message,
+        "source": {"component": component}, "reportingComponent": component, "reportingInstance": "",
+        "firstTimestamp": at, "lastTimestamp": at, "count": 1,
+    })
 }
 
-/// FNV-1a; a name, not a secret.
-fn fingerprint(parts: &[&str]) -> u64 {
-    let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+/// `<object>.<time and serial in hex>`, as client-go names them, and unique within a nanosecond too.
+fn event_name(object: &str, at: SystemTime, serial: u64) -> String {
+    let nanos = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos());
+    let suffix = format!(".{:016x}", (nanos as u64).wrapping_add(serial));
+    let room = NAME_CHARS_MAX - suffix.len();
+    format!("{}{suffix}", object.get(..room).unwrap_or(object))
+}
+
+/// RFC 3339 in whole seconds, as `metav1.Time` is written.
+pub(crate) fn timestamp(at: SystemTime) -> String {
+    jiff::Timestamp::try_from(at)
+        .and_then(|at| {
+            at.round(
+                jiff::TimestampRound::new()
+                    .smallest(jiff::Unit::Second)
+                    .mode(jiff::RoundMode::Floor),
+            )
+        })
+        .map(|at| at.to_string())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_whole_seconds_and_names_fit() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_987);
+
+        assert_eq!(timestamp(at), "2023-11-14T22:13:20Z");
+        assert_eq!(
+            event_name("web", at, 0),
+            "web.1797a9a1c9ab54c0"
+                .to_owned()
+                .replace("1797a9a1c9ab54c0", &format!("{:016x}", 1_700_000_000_987_000_000u64))
+        );
+        assert!(event_name(&"x".repeat(253), at, 1).len() <= NAME_CHARS_MAX);
+    }
 }

@@ -59,16 +59,24 @@ pub struct Sources {
 }
 
 struct Inner {
-    sources: RwLock<BTreeMap<SourceId, Source>>,
+    sources: RwLock<BTreeMap<SourceId, Entry>>,
+    /// How often the set has changed.
     changed: watch::Sender<u64>,
     world: World,
+}
+
+/// A source and when it was added: one that replaces another of its name is a new one.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    pub(crate) added: u64,
+    pub(crate) source: Source,
 }
 
 impl Sources {
     pub fn new(world: World, sources: impl IntoIterator<Item = Source>) -> Sources {
         let sources = sources
             .into_iter()
-            .map(|source| (source.id().clone(), source))
+            .map(|source| (source.id().clone(), Entry { added: 0, source }))
             .collect();
         Sources {
             inner: Arc::new(Inner {
@@ -79,23 +87,36 @@ impl Sources {
         }
     }
 
+    /// Adds a source, or replaces the one of its name.
     pub fn add(&self, source: Source) {
-        self.lock_write().insert(source.id().clone(), source);
-        self.inner.changed.send_modify(|version| *version += 1);
+        self.inner.changed.send_modify(|version| {
+            *version += 1;
+            let entry = Entry {
+                added: *version,
+                source,
+            };
+            self.lock_write().insert(entry.source.id().clone(), entry);
+        });
     }
 
     pub fn remove(&self, id: &SourceId) {
-        self.lock_write().remove(id);
-        self.inner.changed.send_modify(|version| *version += 1);
+        self.inner.changed.send_modify(|version| {
+            *version += 1;
+            self.lock_write().remove(id);
+        });
     }
 
     pub fn all(&self) -> Vec<Source> {
-        self.lock_read().values().cloned().collect()
+        self.lock_read().values().map(|entry| entry.source.clone()).collect()
+    }
+
+    pub(crate) fn entries(&self) -> BTreeMap<SourceId, Entry> {
+        self.lock_read().clone()
     }
 
     /// A client of one plane.
     pub fn client(&self, plane: &PlaneKey) -> Result<Client, Error> {
-        match self.lock_read().get(&plane.source) {
+        match self.lock_read().get(&plane.source).map(|entry| &entry.source) {
             Some(Source::Shared { client, .. }) => Ok(client.plane(plane.plane)),
             Some(Source::Plane { plane: id, client, .. }) if *id == plane.plane => Ok(client.clone()),
             _ => Err(Error::UnknownSource(plane.source.clone())),
@@ -110,11 +131,11 @@ impl Sources {
         self.inner.changed.subscribe()
     }
 
-    fn lock_read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<SourceId, Source>> {
+    fn lock_read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<SourceId, Entry>> {
         self.inner.sources.read().expect("no one panics while holding it")
     }
 
-    fn lock_write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<SourceId, Source>> {
+    fn lock_write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<SourceId, Entry>> {
         self.inner.sources.write().expect("no one panics while holding it")
     }
 }

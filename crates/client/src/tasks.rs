@@ -1,96 +1,132 @@
-//! Owners of tasks, and the shell that every loop has.
+//! Tasks with an owner, and the shell that loops have in common.
 
-use std::{fmt::Debug, future::Future, hash::Hash, sync::Arc, time::Duration};
+use std::{fmt::Display, hash::Hash, panic::AssertUnwindSafe, time::Duration};
 
-use tokio_util::{
-    sync::{CancellationToken, DropGuard},
-    task::TaskTracker,
-};
+use api::Object;
+use futures::FutureExt;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::WorkQueue;
+use crate::{Informer, Notice, ObjectKey, WorkQueue};
 
 /// Owns tasks: they end when it is stopped or dropped.
+#[derive(Default)]
 pub struct Tasks {
     tracker: TaskTracker,
-    stop: CancellationToken,
-    _end_on_drop: DropGuard,
-}
-
-impl Default for Tasks {
-    fn default() -> Tasks {
-        Tasks::new()
-    }
+    token: CancellationToken,
 }
 
 impl Tasks {
     pub fn new() -> Tasks {
-        let stop = CancellationToken::new();
-        Tasks {
-            tracker: TaskTracker::new(),
-            _end_on_drop: stop.clone().drop_guard(),
-            stop,
-        }
+        Tasks::default()
     }
 
-    /// Runs until done or until the owner ends it, at the next await.
-    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
+    /// Ends at whatever point it waits at when it is told to.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let token = self.token.clone();
         self.tracker.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = future => {}
-            }
+            token.run_until_cancelled(work).await;
         });
     }
 
-    pub fn stopping(&self) -> &CancellationToken {
-        &self.stop
+    /// Looks at the token itself, to end where it likes.
+    pub fn spawn_graceful<F>(&self, work: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tracker.spawn(work(self.token.clone()));
     }
 
-    /// Ends all tasks and waits for them.
+    pub fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    /// Tells all to end, and waits until they have.
     pub async fn stop(self) {
-        self.stop.cancel();
+        self.token.cancel();
         self.tracker.close();
         self.tracker.wait().await;
     }
 }
 
-/// What came of handling a key.
-#[derive(Debug)]
-pub enum Outcome {
-    Done,
-    /// Done for now; look again after a while.
-    Again(Duration),
-    /// Try again after the key's back-off.
-    Failed(String),
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.token.cancel();
+    }
 }
 
-/// Handles the queue's keys with `workers` tasks.
-pub fn run<K, F, R>(tasks: &Tasks, name: &'static str, queue: &WorkQueue<K>, workers: usize, handle: F)
+/// What a loop makes of one key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    Done,
+    /// Look again after this time even if nothing happens.
+    After(Duration),
+}
+
+/// Works a queue off with `workers` tasks. A key that fails comes again with back-off; on stopping, keys in work are
+/// finished.
+pub fn run<K, L, F, Fut, E>(tasks: &Tasks, name: &'static str, queue: &WorkQueue<K, L>, workers: usize, reconcile: F)
 where
-    K: Clone + Eq + Hash + Debug + Send + Sync + 'static,
-    F: Fn(K) -> R + Send + Sync + 'static,
-    R: Future<Output = Outcome> + Send,
+    K: Hash + Eq + Clone + Display + Send + Sync + 'static,
+    L: Hash + Eq + Clone + Send + Sync + 'static,
+    F: Fn(K) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result<Outcome, E>> + Send,
+    E: Display + Send,
 {
-    let handle = Arc::new(handle);
     for _ in 0..workers {
-        let (queue, handle) = (queue.clone(), handle.clone());
-        tasks.spawn(async move {
-            while let Some(work) = queue.next().await {
-                let key = work.key.clone();
-                match handle(key.clone()).await {
-                    Outcome::Done => queue.forget(&key),
-                    Outcome::Again(delay) => {
+        let (queue, reconcile) = (queue.clone(), reconcile.clone());
+        tasks.spawn_graceful(|token| async move {
+            while let Some(work) = token.run_until_cancelled(queue.next()).await {
+                let key = work.key().clone();
+                // A bug met by one object must not end the loop for all others.
+                match AssertUnwindSafe(reconcile(key.clone())).catch_unwind().await {
+                    Ok(Ok(outcome)) => {
                         queue.forget(&key);
-                        queue.add_after(key, delay);
+                        if let Outcome::After(delay) = outcome {
+                            queue.add_after(key, delay);
+                        }
                     }
-                    Outcome::Failed(reason) => {
-                        tracing::debug!(loop = name, ?key, reason, "will be tried again");
+                    Ok(Err(error)) => {
+                        tracing::debug!(name, %key, %error, "to be tried again");
+                        queue.retry(key);
+                    }
+                    Err(_) => {
+                        tracing::error!(name, %key, "panicked; to be tried again");
                         queue.retry(key);
                     }
                 }
-                drop(work);
             }
         });
     }
+}
+
+/// Feeds a queue from an informer: `keys` says which keys a change concerns (it is called for the old and for the new
+/// state), `all` which to look at when changes were missed.
+pub fn enqueue<K, L, F, A>(tasks: &Tasks, informer: &Informer, queue: &WorkQueue<K, L>, keys: F, all: A)
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    L: Hash + Eq + Clone + Send + Sync + 'static,
+    F: Fn(&ObjectKey, &Object) -> Vec<K> + Send + Sync + 'static,
+    A: Fn() -> Vec<K> + Send + Sync + 'static,
+{
+    let mut changes = informer.subscribe();
+    let (informer, queue) = (informer.clone(), queue.clone());
+    tasks.spawn(async move {
+        while let Some(notice) = changes.next().await {
+            match notice {
+                Notice::Change(change) => {
+                    for object in change.old.iter().chain(&change.new) {
+                        keys(&change.key, object).into_iter().for_each(|key| queue.add(key));
+                    }
+                }
+                Notice::Rescan => {
+                    // What has gone meanwhile is found by `all` only.
+                    all().into_iter().for_each(|key| queue.add(key));
+                    for (key, object) in informer.all() {
+                        keys(&key, &object).into_iter().for_each(|key| queue.add(key));
+                    }
+                }
+                Notice::Synced(_) | Notice::Removed(_) => {}
+            }
+        }
+    });
 }

@@ -49,7 +49,7 @@ pub fn start(options: Options) -> Result<Running, client::Error> {
         client: options.sources.client(&options.plane)?,
         pods: Informer::start(&options.sources, resource::PODS, InformerOptions::default()),
         nodes: Informer::start(&options.sources, resource::NODES, InformerOptions::default()),
-        recorder: EventRecorder::new(NAME, options.world),
+        recorder: EventRecorder::start(&tasks, &options.world, NAME),
         cluster: Mutex::default(),
         changed: Notify::new(),
     });
@@ -171,8 +171,7 @@ impl Scheduler {
             Ok(_) => {
                 let message = format!("Successfully assigned {}/{} to {node}", pod.namespace(), pod.name());
                 self.recorder
-                    .record(&self.client, pod, EventType::Normal, "Scheduled", &message)
-                    .await;
+                    .record(&self.client, pod, EventType::Normal, "Scheduled", message);
             }
             Err(error) => {
                 tracing::debug!(%error, pod = ?pod, node, "a binding was refused");
@@ -190,8 +189,7 @@ impl Scheduler {
 
     async fn tell_unschedulable(&self, key: &ObjectKey, pod: &Object, reason: &str) {
         self.recorder
-            .record(&self.client, pod, EventType::Warning, "FailedScheduling", reason)
-            .await;
+            .record(&self.client, pod, EventType::Warning, "FailedScheduling", reason);
         let conditions = pod.tree()["status"]["conditions"].as_array();
         let told = conditions.into_iter().flatten().any(|condition| {
             condition["type"] == "PodScheduled" && condition["status"] == "False" && condition["message"] == reason
@@ -220,6 +218,7 @@ impl Scheduler {
 fn each(informer: &Informer, notice: Notice, mut see: impl FnMut(Change)) {
     match notice {
         Notice::Change(change) => see(change),
+        Notice::Synced(_) | Notice::Removed(_) => {}
         Notice::Rescan => {
             for (key, object) in informer.all() {
                 see(Change {
