@@ -44,6 +44,7 @@ fn feed(
         while let Some(notice) = changes.next().await {
             let changes = match notice {
                 Notice::Change(change) => vec![change],
+                Notice::Synced(_) | Notice::Removed(_) => continue,
                 Notice::Rescan => informer
                     .all()
                     .into_iter()

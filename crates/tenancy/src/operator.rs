@@ -7,8 +7,7 @@ use api::{
     resource::{self, VIRTUAL_CLUSTERS},
 };
 use client::{
-    Client, DeleteOptions, Informer, InformerOptions, Notice, ObjectKey, Outcome, Patch, PlaneKey, QueueOptions,
-    Sources, Tasks, WorkQueue,
+    Client, DeleteOptions, Informer, InformerOptions, ObjectKey, Outcome, Patch, PlaneKey, Sources, Tasks, WorkQueue,
 };
 use serde_json::json;
 use world::World;
@@ -73,9 +72,20 @@ pub fn start(options: OperatorOptions) -> Result<Tasks, client::Error> {
         clusters: Informer::start(&options.super_sources, VIRTUAL_CLUSTERS, InformerOptions::default()),
         namespaces: Informer::start(&options.super_sources, resource::NAMESPACES, labelled),
     });
-    let queue = WorkQueue::<ObjectKey>::new(QueueOptions::default(), options.world);
-    watch_clusters(&tasks, &operator, &queue);
-    watch_namespaces(&tasks, &operator, &queue, options.super_plane);
+    let queue = WorkQueue::<ObjectKey>::new(&options.world);
+    client::enqueue(&tasks, &operator.clusters, &queue, |key, _| vec![key.clone()], Vec::new);
+    // The last namespace of a tenant that leaves lets its VirtualCluster go.
+    let super_plane = options.super_plane;
+    let by_namespace = move |_: &ObjectKey, namespace: &Object| {
+        let tenant = namespace
+            .annotation(identity::TENANT)
+            .filter(|_| namespace.is_deleting());
+        tenant
+            .map(|tenant| super_plane.object("", tenant))
+            .into_iter()
+            .collect()
+    };
+    client::enqueue(&tasks, &operator.namespaces, &queue, by_namespace, Vec::new);
     let handler = operator.clone();
     tasks.spawn(async move {
         operator.clusters.wait_synced().await;
@@ -84,14 +94,11 @@ pub fn start(options: OperatorOptions) -> Result<Tasks, client::Error> {
         client::run(&loops, "operator", &queue, WORKERS, move |key| {
             let operator = handler.clone();
             async move {
-                match operator.handle(&key).await {
-                    Ok(None) => Outcome::Done,
-                    Ok(Some(delay)) => Outcome::Again(delay),
-                    Err(error) => {
-                        operator.tell(&key, &error).await;
-                        Outcome::Failed(error.to_string())
-                    }
+                let handled = operator.handle(&key).await;
+                if let Err(error) = &handled {
+                    operator.tell(&key, error).await;
                 }
+                handled
             }
         });
         std::future::pending::<()>().await;
@@ -100,41 +107,10 @@ pub fn start(options: OperatorOptions) -> Result<Tasks, client::Error> {
     Ok(tasks)
 }
 
-fn watch_clusters(tasks: &Tasks, operator: &Arc<Operator>, queue: &WorkQueue<ObjectKey>) {
-    let (operator, queue) = (operator.clone(), queue.clone());
-    tasks.spawn(async move {
-        let mut changes = operator.clusters.subscribe();
-        while let Some(notice) = changes.next().await {
-            match notice {
-                Notice::Change(change) => queue.add(change.key),
-                Notice::Rescan => operator.clusters.all().into_iter().for_each(|(key, _)| queue.add(key)),
-            }
-        }
-    });
-}
-
-/// The last namespace of a tenant that leaves lets its VirtualCluster go.
-fn watch_namespaces(tasks: &Tasks, operator: &Arc<Operator>, queue: &WorkQueue<ObjectKey>, super_plane: PlaneKey) {
-    let (operator, queue) = (operator.clone(), queue.clone());
-    tasks.spawn(async move {
-        let mut changes = operator.namespaces.subscribe();
-        while let Some(notice) = changes.next().await {
-            let Notice::Change(change) = notice else { continue };
-            let gone = change.old.filter(|_| change.new.is_none());
-            if let Some(tenant) = gone
-                .as_ref()
-                .and_then(|namespace| namespace.annotation(identity::TENANT))
-            {
-                queue.add(super_plane.object("", tenant));
-            }
-        }
-    });
-}
-
 impl Operator {
-    async fn handle(&self, key: &ObjectKey) -> Result<Option<Duration>, OperatorError> {
+    async fn handle(&self, key: &ObjectKey) -> Result<Outcome, OperatorError> {
         let Some(cluster) = self.clusters.get(key) else {
-            return Ok(None);
+            return Ok(Outcome::Done);
         };
         if cluster.is_deleting() {
             return self.end(&cluster).await;
@@ -149,17 +125,17 @@ impl Operator {
         if cluster.tree()["status"] != status {
             self.write_status(&cluster, status).await?;
         }
-        Ok(None)
+        Ok(Outcome::Done)
     }
 
     /// The plane first, so that nothing more is asked for; then what is left of it in the super cluster; then the object.
-    async fn end(&self, cluster: &Object) -> Result<Option<Duration>, OperatorError> {
+    async fn end(&self, cluster: &Object) -> Result<Outcome, OperatorError> {
         let kept: Vec<String> = finalizers(cluster)
             .into_iter()
             .filter(|finalizer| finalizer != FINALIZER)
             .collect();
         if kept.len() == finalizers(cluster).len() {
-            return Ok(None);
+            return Ok(Outcome::Done);
         }
         // From the status, since a plane whose deletion has begun has no name any more.
         let plane = match cluster.tree()["status"]["plane"]
@@ -172,6 +148,7 @@ impl Operator {
         if let Some(plane) = plane {
             self.tenants.delete(plane).await?;
             let left = self.namespaces.by_index(BY_PLANE, plane.as_str());
+            let left: Vec<Object> = left.into_iter().map(|(_, namespace)| namespace).collect();
             for namespace in left.iter().filter(|namespace| !namespace.is_deleting()) {
                 let options = DeleteOptions::of_uid(namespace.uid());
                 match self
@@ -184,11 +161,11 @@ impl Operator {
                 }
             }
             if !left.is_empty() {
-                return Ok(Some(LOOK_AGAIN));
+                return Ok(Outcome::After(LOOK_AGAIN));
             }
         }
         self.write_finalizers(cluster, kept).await?;
-        Ok(None)
+        Ok(Outcome::Done)
     }
 
     async fn write_finalizers(&self, cluster: &Object, finalizers: Vec<String>) -> Result<(), OperatorError> {

@@ -13,12 +13,10 @@ mod pods;
 mod services;
 mod sides;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use api::PlaneId;
-use client::{
-    Client, EventRecorder, LaneFn, ObjectKey, Outcome, PlaneKey, QueueOptions, SourceId, Sources, Tasks, WorkQueue,
-};
+use client::{Client, EventRecorder, ObjectKey, Outcome, PlaneKey, SourceId, Sources, Tasks, WorkQueue};
 use world::World;
 
 use crate::{
@@ -66,6 +64,12 @@ impl Item {
     }
 }
 
+impl std::fmt::Display for Item {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
 /// Why an item could not be handled now.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SyncError {
@@ -79,13 +83,13 @@ pub(crate) enum SyncError {
 }
 
 /// What came of an item: done, or to be looked at again after a while.
-pub(crate) type Handled = Result<Option<Duration>, SyncError>;
+pub(crate) type Handled = Result<Outcome, SyncError>;
 
 /// What the items are handled with.
 pub(crate) struct Shared {
     sides: Sides,
     super_client: Client,
-    queue: WorkQueue<Item>,
+    queue: WorkQueue<Item, PlaneId>,
     recorder: EventRecorder,
     options: SyncerOptions,
 }
@@ -93,24 +97,13 @@ pub(crate) struct Shared {
 /// Starts the syncer; it ends when the returned tasks are stopped or dropped.
 pub fn start(options: SyncerOptions) -> Result<Tasks, client::Error> {
     let tasks = Tasks::new();
-    let lane: LaneFn<Item> = Arc::new(|item| {
-        let id: [u8; 8] = item.plane().as_str().as_bytes()[..8]
-            .try_into()
-            .expect("a plane id has 16 characters");
-        u64::from_ne_bytes(id)
-    });
-    let queue = WorkQueue::new(
-        QueueOptions {
-            lane: Some(lane),
-            ..QueueOptions::default()
-        },
-        options.world.clone(),
-    );
+    // All tenants weigh the same, until VirtualClusters say otherwise.
+    let queue = WorkQueue::fair(&options.world, Item::plane, |_| 1);
     let shared = Arc::new(Shared {
         sides: Sides::start(&options),
         super_client: options.super_sources.client(&options.super_plane)?,
         queue,
-        recorder: EventRecorder::new("mangrove-syncer", options.world.clone()),
+        recorder: EventRecorder::start(&tasks, &options.world, "mangrove-syncer"),
         options,
     });
     tasks.spawn(async move {
@@ -130,18 +123,13 @@ pub fn start(options: SyncerOptions) -> Result<Tasks, client::Error> {
 }
 
 impl Shared {
-    async fn handle(&self, item: Item) -> Outcome {
-        let handled = match &item {
+    async fn handle(&self, item: Item) -> Handled {
+        match &item {
             Item::Namespace(key) => self.handle_namespace(key).await,
             Item::Pod(key) => self.handle_pod(key).await,
             Item::Service(key) => self.handle_service(key).await,
             Item::Copy(kind, key) => self.handle_copy(*kind, key).await,
             Item::Event(key, _) => self.handle_event(key).await,
-        };
-        match handled {
-            Ok(None) => Outcome::Done,
-            Ok(Some(delay)) => Outcome::Again(delay),
-            Err(error) => Outcome::Failed(error.to_string()),
         }
     }
 }

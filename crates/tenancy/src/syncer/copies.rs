@@ -2,7 +2,7 @@
 //! go down for Services without a selector.
 
 use api::Object;
-use client::{DeleteOptions, ObjectKey, Patch};
+use client::{DeleteOptions, ObjectKey, Outcome, Patch};
 
 use super::{Handled, Shared, SyncError, pods, sides};
 use crate::{
@@ -19,7 +19,7 @@ pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 impl Shared {
     pub(super) async fn handle_copy(&self, kind: Copied, key: &ObjectKey) -> Handled {
         let Some(found) = self.options.tenants.find(key.plane.plane).await? else {
-            return Ok(None);
+            return Ok(Outcome::Done);
         };
         let tenant = found.tenant(&self.options.super_cluster);
         let namespace = self.tenant_namespace(key).await?;
@@ -33,7 +33,7 @@ impl Shared {
             .get(key)
             .filter(|object| !object.is_deleting());
         let wanted = object.is_some() && below.is_some() && self.is_needed(kind, key, object.as_ref());
-        for copy in self
+        for (_, copy) in self
             .sides
             .below
             .of(kind)
@@ -56,7 +56,7 @@ impl Shared {
                 self.ensure_copy(&tenant, kind, key, &below).await?;
             }
         }
-        Ok(None)
+        Ok(Outcome::Done)
     }
 
     /// Whether anything below needs the object.
@@ -74,7 +74,7 @@ impl Shared {
         self.sides
             .above
             .pods
-            .list(&key.plane, &key.namespace)
+            .list(&key.plane, key.namespace())
             .iter()
             .any(|pod| {
                 let names = References::of(&pod.tree()["spec"]);

@@ -78,7 +78,7 @@ fn services_above(shared: &Shared, change: &Change) -> Vec<Item> {
         .sides
         .above
         .endpoint_slices
-        .list(&change.key.plane, &change.key.namespace);
+        .list(&change.key.plane, change.key.namespace());
     let ours = |slice: &&Object| slice.label(copies::SERVICE_NAME) == Some(&*change.key.name);
     items.extend(
         slices
@@ -113,6 +113,7 @@ fn for_changes(
         let mut changes = informer.subscribe();
         while let Some(notice) = changes.next().await {
             match notice {
+                Notice::Synced(_) | Notice::Removed(_) => {}
                 Notice::Change(change) => items(&shared, &change)
                     .into_iter()
                     .for_each(|item| shared.queue.add(item)),

@@ -1,7 +1,7 @@
 //! Events about synced Pods go up.
 
 use api::{Object, resource};
-use client::{ObjectKey, Patch};
+use client::{ObjectKey, Outcome, Patch};
 use serde_json::json;
 
 use super::{Handled, Shared};
@@ -10,18 +10,18 @@ use crate::{identity::Origin, translate::event};
 impl Shared {
     pub(super) async fn handle_event(&self, key: &ObjectKey) -> Handled {
         let Some(below) = self.sides.below.events.get(key) else {
-            return Ok(None);
+            return Ok(Outcome::Done);
         };
         let involved = &below.tree()["involvedObject"];
         if involved["kind"] != "Pod" {
-            return Ok(None);
+            return Ok(Outcome::Done);
         }
         let name = involved["name"].as_str().unwrap_or("");
         let Some(super_pod) = self.sides.below.pods.get(&key.sibling(name)) else {
-            return Ok(None);
+            return Ok(Outcome::Done);
         };
         let Some((tenant_key, tenant_pod)) = self.tenant_pod_of(&super_pod).await? else {
-            return Ok(None);
+            return Ok(Outcome::Done);
         };
         let client = self.options.planes.client(&tenant_key.plane)?;
         let wanted = event::up(&below, &tenant_pod, &super_pod);
@@ -46,7 +46,7 @@ impl Shared {
         match told {
             // An Event is news: where the namespace is ending nobody is left to tell.
             Err(error) if !error.is_not_found() && !error.is_namespace_terminating() => Err(error.into()),
-            _ => Ok(None),
+            _ => Ok(Outcome::Done),
         }
     }
 

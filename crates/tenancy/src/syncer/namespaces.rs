@@ -1,7 +1,7 @@
 //! Super namespaces: made by need, checked before use, gone before the tenant's own is (trap 6).
 
 use api::{Object, resource};
-use client::{DeleteOptions, ObjectKey, Patch, PlaneKey};
+use client::{DeleteOptions, ObjectKey, Outcome, Patch, PlaneKey};
 use serde_json::json;
 
 use super::{Handled, Shared, SyncError, pods, sides};
@@ -30,6 +30,7 @@ impl Shared {
         let known = self.sides.below.namespaces.by_index(sides::ORIGIN, &origin);
         known
             .into_iter()
+            .map(|(_, namespace)| namespace)
             .find(|namespace| !namespace.is_deleting())
             .map(|namespace| {
                 debug_assert_eq!(namespace.label(crate::identity::PLANE), Some(tenant.plane.as_str()));
@@ -109,12 +110,12 @@ impl Shared {
 
     pub(super) async fn handle_namespace(&self, key: &ObjectKey) -> Handled {
         let Some(found) = self.options.tenants.find(key.plane.plane).await? else {
-            return Ok(None);
+            return Ok(Outcome::Done);
         };
         let tenant = found.tenant(&self.options.super_cluster);
         let there = self.tenant_namespace(&key.plane.object(&key.name, "")).await?;
         let mut below = None;
-        for candidate in self
+        for (_, candidate) in self
             .sides
             .below
             .namespaces
@@ -126,7 +127,9 @@ impl Shared {
                 _ => self.delete_super_namespace(&candidate).await?,
             }
         }
-        let Some(namespace) = there else { return Ok(None) };
+        let Some(namespace) = there else {
+            return Ok(Outcome::Done);
+        };
         if namespace.is_deleting() {
             let content_is_gone = namespace.tree()["spec"]["finalizers"]
                 .as_array()
@@ -150,7 +153,7 @@ impl Shared {
                 }
                 None => {}
             }
-            return Ok(None);
+            return Ok(Outcome::Done);
         }
         if let Some(below) = below.filter(|below| !below.is_deleting()) {
             let wanted = namespace::down(&tenant, &namespace);
@@ -162,7 +165,7 @@ impl Shared {
                     .await?;
             }
         }
-        Ok(None)
+        Ok(Outcome::Done)
     }
 
     async fn delete_super_namespace(&self, namespace: &Object) -> Result<(), SyncError> {

@@ -59,7 +59,7 @@ impl Shared {
         down: Option<&Down>,
     ) -> Result<Option<Duration>, SyncError> {
         let mut look_again = None;
-        for secret in self.sides.below.secrets.by_index(sides::POD, &sides::origin_key(key)) {
+        for (_, secret) in self.sides.below.secrets.by_index(sides::POD, &sides::origin_key(key)) {
             let owner = secret.annotation(identity::UID).unwrap_or("");
             let is_ours = tenant_pod.is_some_and(|pod| pod.uid() == owner && !pod_plan::is_finished(pod));
             // A super Pod that is still there (or on its way) may mount it.

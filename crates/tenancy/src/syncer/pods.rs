@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use api::{Object, resource};
-use client::{DeleteOptions, EventType, ObjectKey, Patch};
+use client::{DeleteOptions, EventType, ObjectKey, Outcome, Patch};
 use serde_json::{Value, json};
 
 use super::{Handled, Shared, SyncError, sides};
@@ -17,7 +17,7 @@ use crate::{
 impl Shared {
     pub(super) async fn handle_pod(&self, key: &ObjectKey) -> Handled {
         let Some(found) = self.options.tenants.find(key.plane.plane).await? else {
-            return Ok(None);
+            return Ok(Outcome::Done);
         };
         let tenant = found.tenant(&self.options.super_cluster);
         let tenant_pod = self.sides.above.pods.get(key);
@@ -29,7 +29,7 @@ impl Shared {
             .map(|namespace| tenant.super_namespace(namespace.name(), namespace.uid()));
 
         let mut here = None;
-        for pod in self.sides.below.pods.by_index(sides::ORIGIN, &sides::origin_key(key)) {
+        for (_, pod) in self.sides.below.pods.by_index(sides::ORIGIN, &sides::origin_key(key)) {
             if Some(pod.namespace()) == below.as_deref() {
                 here = Some(pod);
             } else {
@@ -95,7 +95,7 @@ impl Shared {
         let refresh = self
             .keep_pod_secret(&tenant, key, tenant_pod.as_ref(), here.as_ref(), translated.as_ref())
             .await?;
-        Ok(refresh)
+        Ok(refresh.map_or(Outcome::Done, Outcome::After))
     }
 
     async fn create_super_pod(
@@ -231,8 +231,7 @@ impl Shared {
     pub(super) async fn tell(&self, key: &ObjectKey, about: &Object, reason: &str, message: &str) {
         if let Ok(client) = self.options.planes.client(&key.plane) {
             self.recorder
-                .record(&client, about, EventType::Warning, reason, message)
-                .await;
+                .record(&client, about, EventType::Warning, reason, message);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Services: one address on both sides, the load balancer's status up.
 
 use api::{Object, resource};
-use client::{DeleteOptions, ObjectKey, Patch};
+use client::{DeleteOptions, ObjectKey, Outcome, Patch};
 use serde_json::json;
 
 use super::{Handled, Shared, SyncError, pods, sides};
@@ -13,7 +13,7 @@ use crate::{
 impl Shared {
     pub(super) async fn handle_service(&self, key: &ObjectKey) -> Handled {
         let Some(found) = self.options.tenants.find(key.plane.plane).await? else {
-            return Ok(None);
+            return Ok(Outcome::Done);
         };
         let tenant = found.tenant(&self.options.super_cluster);
         let namespace = self.tenant_namespace(key).await?;
@@ -31,7 +31,7 @@ impl Shared {
             _ => (None, None),
         };
         let mut here = None;
-        for copy in self
+        for (_, copy) in self
             .sides
             .below
             .services
@@ -48,7 +48,7 @@ impl Shared {
             }
         }
         let (Some(namespace), Some(object), Some(wanted)) = (namespace, object, wanted) else {
-            return Ok(None);
+            return Ok(Outcome::Done);
         };
         match here {
             None => {
@@ -63,7 +63,7 @@ impl Shared {
                 self.status_up(key, &object, &here).await?;
             }
         }
-        Ok(None)
+        Ok(Outcome::Done)
     }
 
     async fn create_super_service(
