@@ -4,8 +4,12 @@
 //! Knowledge of kinds is data (`data/`, made from the upstream documents); code is written for behaviour only
 //! and stands in one place a kind.
 //!
+//! A write passes through it in this order: [`decode`] (or [`structural`] for custom objects), [`patch`] where it is
+//! one, [`default`], [`strategy`], [`validate`]; a read through [`selector`], [`printing`]. Trees that have not been
+//! decoded may have any shape, and only `decode`, `patch`, `default`, `selector` and `structural` take such.
+//!
 //! Start reading at [`object`] (what is stored), [`resource`] (which kinds there are), [`keys`] (where they are
-//! stored).
+//! stored), [`table`] (what is known of each).
 
 pub mod decode;
 pub mod default;

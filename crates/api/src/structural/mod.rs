@@ -10,6 +10,7 @@ mod lists;
 mod normalize;
 mod rules;
 mod shape;
+mod skeleton;
 
 use std::collections::BTreeMap;
 

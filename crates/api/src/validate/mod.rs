@@ -6,11 +6,15 @@
 mod check;
 mod config;
 mod container;
+mod endpoints;
+mod env;
+mod ingress;
 mod job;
 mod metadata;
 mod pod;
 mod pod_update;
 mod rbac;
+mod resources;
 mod scheduling;
 mod service;
 mod storage;
@@ -83,7 +87,7 @@ fn check_kind(check: &mut Check, resource: &Resource, new: &Value, old: Option<&
         ("", "podtemplates") => workload::check_template(check, &Path::ROOT.field("template"), &new["template"]),
         ("", "replicationcontrollers") => workload::check_replication_controller(check, &spec, &new["spec"]),
         ("", "services") => service::check_service(check, new, old),
-        ("", "endpoints") => service::check_endpoints(check, new),
+        ("", "endpoints") => endpoints::check_endpoints(check, new),
         ("", "configmaps") => config::check_config_map(check, new, old),
         ("", "secrets") => config::check_secret(check, new, old),
         ("", "nodes") => system::check_node(check, new),
@@ -100,9 +104,9 @@ fn check_kind(check: &mut Check, resource: &Resource, new: &Value, old: Option<&
         ("batch", "cronjobs") => job::check_cron_job(check, new, old),
         ("autoscaling", "horizontalpodautoscalers") => system::check_autoscaler(check, new),
         ("coordination.k8s.io", "leases") => system::check_lease(check, new),
-        ("discovery.k8s.io", "endpointslices") => service::check_endpoint_slice(check, new, old),
-        ("networking.k8s.io", "ingresses") => service::check_ingress(check, new),
-        ("networking.k8s.io", "networkpolicies") => service::check_network_policy(check, new),
+        ("discovery.k8s.io", "endpointslices") => endpoints::check_endpoint_slice(check, new, old),
+        ("networking.k8s.io", "ingresses") => ingress::check_ingress(check, new),
+        ("networking.k8s.io", "networkpolicies") => ingress::check_network_policy(check, new),
         ("policy", "poddisruptionbudgets") => system::check_disruption_budget(check, new),
         ("rbac.authorization.k8s.io", "roles" | "clusterroles") => rbac::check_role(check, resource, new),
         ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     check::{Check, entries, list, percent_of, text},
-    container, scheduling,
+    resources, scheduling,
 };
 use crate::{field::Path, names, quantity::Quantity};
 
@@ -49,7 +49,7 @@ pub fn check_node(check: &mut Check, node: &Value) {
     for kind in ["capacity", "allocatable"] {
         let path = status.field(kind);
         for (name, amount) in entries(&node["status"][kind]) {
-            container::check_amount(check, &path.key(name), name, amount);
+            resources::check_amount(check, &path.key(name), name, amount);
         }
     }
 }

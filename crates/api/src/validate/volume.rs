@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     check::{Check, list, text},
-    container, storage,
+    env, storage,
 };
 use crate::{field::Path, names, quantity::Quantity};
 
@@ -178,7 +178,7 @@ fn check_downward(check: &mut Check, path: &Path, source: &Value) {
         check.present(&path.field("path"), &item["path"]);
         below_volume(check, &path.field("path"), text(&item["path"]));
         if !item["fieldRef"].is_null() {
-            container::check_field_ref(check, &path.field("fieldRef"), &item["fieldRef"], &DOWNWARD_FIELDS);
+            env::check_field_ref(check, &path.field("fieldRef"), &item["fieldRef"], &DOWNWARD_FIELDS);
             if !item["resourceFieldRef"].is_null() {
                 let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
                 check.invalid(path, "resource", detail);
@@ -186,7 +186,7 @@ fn check_downward(check: &mut Check, path: &Path, source: &Value) {
         } else if !item["resourceFieldRef"].is_null() {
             let path = path.field("resourceFieldRef");
             check.present(&path.field("containerName"), &item["resourceFieldRef"]["containerName"]);
-            container::check_resource_ref(check, &path, &item["resourceFieldRef"]);
+            env::check_resource_ref(check, &path, &item["resourceFieldRef"]);
         } else {
             check.required(path, "one of fieldRef and resourceFieldRef is required");
         }

@@ -3,7 +3,11 @@
 //! Directives: `$patch: delete|replace|merge`, `$retainKeys`, `$setElementOrder/<list>`,
 //! `$deleteFromPrimitiveList/<list>`.
 
+mod order;
+
 use serde_json::{Map, Value};
+
+use order::{check_order, in_order};
 
 use crate::{
     Resource,
@@ -225,32 +229,6 @@ fn merge_ordered_lists(original: &mut Tree, patch: &mut Tree, kind: Option<&'sta
     Ok(())
 }
 
-/// The elements of a patch must appear in its own order list, in the same order.
-fn check_order(patch: &[Value], order: &[Value], key: &str) -> Result<(), Refused> {
-    let mut rest = order.iter();
-    for item in patch {
-        if item.get(DIRECTIVE).is_some() {
-            continue;
-        }
-        if !rest.any(|ordered| same(ordered, item, key)) {
-            return Err(Refused::Unprocessable(format!(
-                "The order in patch list:\n{}\n doesn't match {SET_ELEMENT_ORDER} list:\n{}\n",
-                Value::from(patch.to_vec()),
-                Value::from(order.to_vec())
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn same(one: &Value, other: &Value, key: &str) -> bool {
-    if key.is_empty() {
-        one == other
-    } else {
-        one.get(key).is_some() && one.get(key) == other.get(key)
-    }
-}
-
 fn merge_lists(old: Vec<Value>, new: Vec<Value>, meaning: &Meaning, deletes: bool) -> Result<Vec<Value>, Refused> {
     if old.is_empty() && new.is_empty() {
         return Ok(old);
@@ -333,31 +311,6 @@ fn apply_list_directives(mut old: Vec<Value>, new: Vec<Value>, key: &str) -> Res
     Ok(if replaces { (rest, Vec::new()) } else { (old, rest) })
 }
 
-/// Puts a merged list in order: what the patch names in the patch's order, what only the server has in the
-/// server's, interleaved by the server's order as far as that goes.
-fn in_order(merged: Vec<Value>, patch_order: &[Value], server_order: &[Value], key: &str) -> Vec<Value> {
-    let index = |order: &[Value], item: &Value| order.iter().position(|candidate| same(candidate, item, key));
-    let (mut named, mut own): (Vec<Value>, Vec<Value>) =
-        merged.into_iter().partition(|item| index(patch_order, item).is_some());
-    named.sort_by_key(|item| index(patch_order, item));
-    own.sort_by_key(|item| index(server_order, item));
-
-    let mut ordered = Vec::with_capacity(named.len() + own.len());
-    let (mut named, mut own) = (named.into_iter().peekable(), own.into_iter().peekable());
-    loop {
-        let own_first = match (own.peek(), named.peek()) {
-            (None, None) => return ordered,
-            (Some(_), None) => true,
-            (None, Some(_)) => false,
-            (Some(own), Some(named)) => match (index(server_order, own), index(server_order, named)) {
-                (Some(own), Some(named)) => own < named,
-                _ => false,
-            },
-        };
-        ordered.extend(if own_first { own.next() } else { named.next() });
-    }
-}
-
 /// What is set and was absent before: nulls mean nothing there, and directives are not data.
 fn without_directives(value: Value) -> Result<Value, Refused> {
     Ok(match value {
@@ -390,189 +343,4 @@ fn without_directives(value: Value) -> Result<Value, Refused> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::resource::{DEPLOYMENTS, PODS, SERVICES};
-
-    fn check(name: &str, resource: &Resource, original: Value, patch: Value, expected: Value) {
-        let patched = strategic(resource, &original, &patch).unwrap_or_else(|status| panic!("{name}: {status}"));
-        assert_eq!(patched, expected, "{name}");
-    }
-
-    #[test]
-    fn lists_of_objects_merge_by_key() {
-        check(
-            "a container is changed and one is added at the front, as the patch has it",
-            &PODS,
-            json!({"spec": {"containers": [{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}]}}),
-            json!({"spec": {"containers": [{"name": "b", "image": "2"}, {"name": "a", "image": "3"}]}}),
-            json!({"spec": {"containers": [
-                {"name": "b", "image": "2"},
-                {"name": "a", "image": "3", "env": [{"name": "X", "value": "1"}]},
-            ]}}),
-        );
-        check(
-            "an element is deleted",
-            &PODS,
-            json!({"spec": {"containers": [{"name": "a"}, {"name": "b"}]}}),
-            json!({"spec": {"containers": [{"name": "a", "$patch": "delete"}]}}),
-            json!({"spec": {"containers": [{"name": "b"}]}}),
-        );
-        check(
-            "a list is replaced",
-            &PODS,
-            json!({"spec": {"containers": [{"name": "a"}, {"name": "b"}]}}),
-            json!({"spec": {"containers": [{"name": "c"}, {"$patch": "replace"}]}}),
-            json!({"spec": {"containers": [{"name": "c"}]}}),
-        );
-        check(
-            "ports merge by number",
-            &SERVICES,
-            json!({"spec": {"ports": [{"port": 80, "name": "http"}]}}),
-            json!({"spec": {"ports": [{"port": 443, "name": "https"}, {"port": 80, "targetPort": 8080}]}}),
-            json!({"spec": {"ports": [
-                {"port": 443, "name": "https"},
-                {"port": 80, "name": "http", "targetPort": 8080},
-            ]}}),
-        );
-    }
-
-    #[test]
-    fn maps_merge_and_are_replaced_or_emptied_on_demand() {
-        check(
-            "labels",
-            &PODS,
-            json!({"metadata": {"labels": {"a": "1", "b": "2"}}}),
-            json!({"metadata": {"labels": {"a": null, "c": "3"}}}),
-            json!({"metadata": {"labels": {"b": "2", "c": "3"}}}),
-        );
-        check(
-            "$patch: replace",
-            &PODS,
-            json!({"metadata": {"labels": {"a": "1"}}}),
-            json!({"metadata": {"labels": {"$patch": "replace", "c": "3"}}}),
-            json!({"metadata": {"labels": {"c": "3"}}}),
-        );
-        check(
-            "$patch: delete",
-            &PODS,
-            json!({"metadata": {"labels": {"a": "1"}}}),
-            json!({"metadata": {"labels": {"$patch": "delete"}}}),
-            json!({"metadata": {"labels": {}}}),
-        );
-        check(
-            "nulls of a new map are dropped",
-            &PODS,
-            json!({"metadata": {}}),
-            json!({"metadata": {"labels": {"a": null, "b": "1"}}}),
-            json!({"metadata": {"labels": {"b": "1"}}}),
-        );
-    }
-
-    #[test]
-    fn retained_keys_clear_the_others() {
-        check(
-            "a strategy of another type",
-            &DEPLOYMENTS,
-            json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}}),
-            json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}}),
-            json!({"spec": {"strategy": {"type": "Recreate"}}}),
-        );
-        check(
-            "a volume of another source",
-            &PODS,
-            json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}}]}}),
-            json!({"spec": {"volumes": [{"name": "v", "hostPath": {"path": "/"}, "$retainKeys": ["name", "hostPath"]}]}}),
-            json!({"spec": {"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}}),
-        );
-        let refused = strategic(
-            &DEPLOYMENTS,
-            &json!({"spec": {"strategy": {"type": "RollingUpdate"}}}),
-            &json!({"spec": {"strategy": {"$retainKeys": ["type"], "rollingUpdate": {}}}}),
-        );
-        assert_eq!(refused.unwrap_err().code(), 400);
-    }
-
-    #[test]
-    fn lists_of_scalars_merge_and_lose_elements() {
-        check(
-            "added",
-            &PODS,
-            json!({"metadata": {"finalizers": ["a", "b"]}}),
-            json!({"metadata": {"finalizers": ["c", "a"]}}),
-            json!({"metadata": {"finalizers": ["c", "a", "b"]}}),
-        );
-        check(
-            "$deleteFromPrimitiveList",
-            &PODS,
-            json!({"metadata": {"finalizers": ["a", "b", "c"]}}),
-            json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["b"], "$setElementOrder/finalizers": ["c", "a"]}}),
-            json!({"metadata": {"finalizers": ["c", "a"]}}),
-        );
-        check(
-            "a list without a merge strategy is replaced",
-            &PODS,
-            json!({"spec": {"containers": [{"name": "a", "args": ["x"]}]}}),
-            json!({"spec": {"containers": [{"name": "a", "args": ["y"]}]}}),
-            json!({"spec": {"containers": [{"name": "a", "args": ["y"]}]}}),
-        );
-    }
-
-    #[test]
-    fn an_order_is_kept_with_the_servers_own_elements_between() {
-        check(
-            "reordered, one added, one only the server has",
-            &PODS,
-            json!({"spec": {"containers": [{"name": "a"}, {"name": "sidecar"}, {"name": "b"}]}}),
-            json!({"spec": {
-                "$setElementOrder/containers": [{"name": "a"}, {"name": "c"}, {"name": "b"}],
-                "containers": [{"name": "c", "image": "1"}],
-            }}),
-            json!({"spec": {"containers": [
-                {"name": "a"}, {"name": "c", "image": "1"}, {"name": "sidecar"}, {"name": "b"},
-            ]}}),
-        );
-        check(
-            "order alone",
-            &PODS,
-            json!({"spec": {"containers": [{"name": "a"}, {"name": "b"}]}}),
-            json!({"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}}),
-            json!({"spec": {"containers": [{"name": "b"}, {"name": "a"}]}}),
-        );
-        let refused = strategic(
-            &PODS,
-            &json!({"spec": {"containers": []}}),
-            &json!({"spec": {"$setElementOrder/containers": [{"name": "a"}], "containers": [{"name": "b"}]}}),
-        );
-        assert_eq!(refused.unwrap_err().code(), 422);
-    }
-
-    #[test]
-    fn what_is_wrong_is_named() {
-        let pod = json!({"spec": {"containers": [{"name": "a"}]}});
-        for (patch, words) in [
-            (
-                json!({"spec": {"containers": [{"image": "a"}]}}),
-                "does not contain declared merge key: name",
-            ),
-            (json!({"spec": {"$patch": "explode"}}), "unknown patch type: explode"),
-            (
-                json!({"spec": {"containers": [[1]]}}),
-                "lists of lists are not supported",
-            ),
-            (json!([]), "invalid JSON document"),
-        ] {
-            let status = strategic(&PODS, &pod, &patch).unwrap_err();
-            assert!(status.message.contains(words), "{}", status.message);
-        }
-    }
-
-    #[test]
-    fn a_custom_resource_has_no_strategic_patch() {
-        let status = strategic(&crate::resource::VIRTUAL_CLUSTERS, &json!({}), &json!({})).unwrap_err();
-
-        assert_eq!(status.code(), 415);
-    }
-}
+mod tests;
