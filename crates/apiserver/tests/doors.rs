@@ -5,8 +5,11 @@ mod support;
 use apiserver::{Body, Identity, full_body};
 use bytes::Bytes;
 use http::{Method, StatusCode};
+use hyper_util::rt::TokioIo;
 use serde_json::json;
+use streaming::{PodBackend, PodStream};
 use support::{Connection, Fixture, at, request};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::ServiceExt;
 
 #[tokio::test]
@@ -127,7 +130,7 @@ async fn bad_bodies_get_a_status_and_the_connection_goes_on() {
         ("application/json", Bytes::from(deep.clone()), 400),
         ("application/yaml", Bytes::from(deep), 400),
         ("application/json", Bytes::from(vec![b' '; (3 << 20) + 1]), 413),
-        ("application/vnd.kubernetes.protobuf", Bytes::from_static(b"k8s\0"), 415),
+        ("application/vnd.kubernetes.protobuf", Bytes::from_static(b"{}"), 400),
         ("application/cbor", Bytes::from_static(b"\xd9\xd9\xf7"), 415),
     ] {
         let response = connection
@@ -254,6 +257,61 @@ async fn access_reviews_answer_by_the_planes_own_roles() {
         r#"RBAC: allowed by ClusterRoleBinding "system:kube-scheduler" of ClusterRole "system:kube-scheduler" to User "system:kube-scheduler""#
     );
     assert_eq!(joe["status"]["allowed"], false);
+}
+
+/// Upgrades whatever comes and says back what it hears.
+struct Echo;
+
+#[async_trait::async_trait]
+impl PodBackend for Echo {
+    async fn stream(&self, stream: PodStream) -> http::Response<Body> {
+        let said = format!("{}/{}/{}", stream.plane, stream.namespace, stream.name);
+        let mut request = stream.request;
+        tokio::spawn(async move {
+            let upgraded = hyper::upgrade::on(&mut request).await.unwrap();
+            let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded));
+            tokio::io::copy(&mut read, &mut write).await.unwrap();
+        });
+        http::Response::builder()
+            .status(StatusCode::SWITCHING_PROTOCOLS)
+            .header("connection", "upgrade")
+            .header("upgrade", "echo")
+            .header("x-pod", said)
+            .body(full_body(Bytes::new()))
+            .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_into_a_pod_passes_the_whole_edge() {
+    let fixture = Fixture::start().await;
+    let (acme, _) = fixture.plane("acme").await;
+    fixture.server.set_pod_backend(std::sync::Arc::new(Echo));
+    let admin = fixture.user(&acme, "admin", &["system:masters"]);
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one"}, "spec": {
+        "nodeName": "n1", "containers": [{"name": "one", "image": "one:1"}]}});
+    let pods = at(acme.id, "/api/v1/namespaces/default/pods");
+    let (code, made) = fixture.connect(Some(&admin)).await.post(&pods, &pod).await;
+    assert_eq!(code, StatusCode::CREATED, "{made}");
+    let mut sender = support::http1(&fixture, Some(&admin)).await;
+    let upgrade = [("connection", "upgrade"), ("upgrade", "echo"), ("host", "localhost")];
+    let ask = |sender: &mut hyper::client::conn::http1::SendRequest<Body>, path: &str| {
+        sender.send_request(request(Method::POST, path, &upgrade, Bytes::new()))
+    };
+
+    let refused = ask(&mut sender, &format!("{pods}/two/exec?command=sh")).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::NOT_FOUND);
+    drop(refused);
+    let mut sender = support::http1(&fixture, Some(&admin)).await;
+    let mut response = ask(&mut sender, &format!("{pods}/one/exec?command=sh")).await.unwrap();
+
+    assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+    assert_eq!(response.headers()["x-pod"], format!("{}/default/one", acme.id));
+    let mut stream = TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap());
+    stream.write_all(b"hello").await.unwrap();
+    let mut heard = [0; 5];
+    stream.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"hello");
 }
 
 #[tokio::test]

@@ -89,7 +89,10 @@ impl Kubectl {
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(input.as_bytes()).await.unwrap();
         drop(stdin);
-        let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.unwrap().unwrap();
+        let output = tokio::time::timeout(PATIENCE, child.wait_with_output())
+            .await
+            .unwrap()
+            .unwrap();
         let (out, err) = (
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr),
@@ -137,10 +140,15 @@ async fn a_manifest_is_created_applied_changed_shown_and_deleted() {
 
     let shown = kubectl.run(&["get", "configmap", "settings"]).await;
     assert!(shown.starts_with("NAME       DATA   AGE\nsettings   1 "), "{shown}");
-    let colour = kubectl.run(&["get", "cm", "settings", "-o", "jsonpath={.data.colour}"]).await;
+    let colour = kubectl
+        .run(&["get", "cm", "settings", "-o", "jsonpath={.data.colour}"])
+        .await;
     assert_eq!(colour, "blue");
     let listed = kubectl.run(&["get", "deploy", "-o", "wide"]).await;
-    assert!(listed.starts_with("NAME   READY   UP-TO-DATE   AVAILABLE   AGE   CONTAINERS   IMAGES   SELECTOR\nweb "), "{listed}");
+    assert!(
+        listed.starts_with("NAME   READY   UP-TO-DATE   AVAILABLE   AGE   CONTAINERS   IMAGES   SELECTOR\nweb "),
+        "{listed}"
+    );
     let labelled = kubectl.run(&["get", "cm", "-l", "app=web", "-o", "name"]).await;
     assert_eq!(labelled, "configmap/settings\n");
 
@@ -150,22 +158,35 @@ async fn a_manifest_is_created_applied_changed_shown_and_deleted() {
     kubectl.run(&["label", "cm", "settings", "tier=front"]).await;
     let yaml = kubectl.run(&["get", "cm", "settings", "-o", "yaml"]).await;
     assert!(yaml.contains("shape: round") && yaml.contains("tier: front"), "{yaml}");
-    let replicas = kubectl.run(&["get", "deploy", "web", "-o", "jsonpath={.spec.replicas}"]).await;
+    let replicas = kubectl
+        .run(&["get", "deploy", "web", "-o", "jsonpath={.spec.replicas}"])
+        .await;
     assert_eq!(replicas, "5");
 
     let gone = kubectl.run(&["delete", "cm", "settings"]).await;
     assert!(gone.starts_with("configmap \"settings\" deleted"), "{gone}");
     let missing = kubectl.run_as("admin", &["get", "cm", "settings"]).await;
-    assert!(missing.err.contains("Error from server (NotFound): configmaps \"settings\" not found"), "{}", missing.err);
+    assert!(
+        missing
+            .err
+            .contains("Error from server (NotFound): configmaps \"settings\" not found"),
+        "{}",
+        missing.err
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_shows_changes_as_they_happen() {
     let Some(kubectl) = Kubectl::start().await else { return };
-    let mut child = kubectl.command("admin", &["get", "cm", "-w", "-o", "name"]).spawn().unwrap();
+    let mut child = kubectl
+        .command("admin", &["get", "cm", "-w", "-o", "name"])
+        .spawn()
+        .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next = async || {
-        let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("a change is told");
+        let line = tokio::time::timeout(PATIENCE, lines.next_line())
+            .await
+            .expect("a change is told");
         line.unwrap()
     };
     assert_eq!(next().await.as_deref(), Some("configmap/kube-root-ca.crt"));
@@ -182,7 +203,12 @@ async fn a_watch_shows_changes_as_they_happen() {
 async fn roles_made_with_kubectl_are_obeyed_at_once() {
     let Some(kubectl) = Kubectl::start().await else { return };
     let can = async |verb: &str, resource: &str| {
-        kubectl.run_as("jane", &["auth", "can-i", verb, resource]).await.out.trim().to_owned()
+        kubectl
+            .run_as("jane", &["auth", "can-i", verb, resource])
+            .await
+            .out
+            .trim()
+            .to_owned()
     };
 
     assert_eq!(can("list", "pods").await, "no");
@@ -192,19 +218,38 @@ async fn roles_made_with_kubectl_are_obeyed_at_once() {
         "Error from server (Forbidden): pods is forbidden: User \"jane\" cannot list resource \"pods\" in API group \
          \"\" in the namespace \"default\"\n"
     );
-    kubectl.run(&["create", "role", "reader", "--verb=get,list,create", "--resource=pods,roles.rbac.authorization.k8s.io"]).await;
-    kubectl.run(&["create", "rolebinding", "jane", "--role=reader", "--user=jane"]).await;
+    kubectl
+        .run(&[
+            "create",
+            "role",
+            "reader",
+            "--verb=get,list,create",
+            "--resource=pods,roles.rbac.authorization.k8s.io",
+        ])
+        .await;
+    kubectl
+        .run(&["create", "rolebinding", "jane", "--role=reader", "--user=jane"])
+        .await;
 
     assert_eq!(can("list", "pods").await, "yes");
     assert_eq!(can("delete", "pods").await, "no");
     let listed = kubectl.run_as("jane", &["get", "pods"]).await;
-    assert_eq!((listed.ok, listed.err.as_str()), (true, "No resources found in default namespace.\n"));
+    assert_eq!(
+        (listed.ok, listed.err.as_str()),
+        (true, "No resources found in default namespace.\n")
+    );
     let rules = kubectl.run_as("jane", &["auth", "can-i", "--list"]).await;
     assert!(rules.out.contains("pods"), "{}{}", rules.out, rules.err);
     // She may make roles, but none that hold more than she has.
     let more = ["create", "role", "more", "--verb=get", "--resource=secrets"];
     let escalated = kubectl.run_as("jane", &more).await;
-    assert!(escalated.err.contains("is attempting to grant RBAC permissions not currently held"), "{}", escalated.err);
+    assert!(
+        escalated
+            .err
+            .contains("is attempting to grant RBAC permissions not currently held"),
+        "{}",
+        escalated.err
+    );
     let same = ["create", "role", "same", "--verb=get", "--resource=pods"];
     let given = kubectl.run_as("jane", &same).await;
     assert!(given.ok, "{}", given.err);
@@ -220,9 +265,15 @@ async fn resources_are_listed_and_explained() {
     let resources = kubectl.run(&["api-resources"]).await;
     assert!(resources.lines().count() > 50, "{resources}");
     let versions = kubectl.run(&["api-versions"]).await;
-    assert!(versions.contains("apps/v1\n") && versions.contains("\nv1\n"), "{versions}");
+    assert!(
+        versions.contains("apps/v1\n") && versions.contains("\nv1\n"),
+        "{versions}"
+    );
     let explained = kubectl.run(&["explain", "pods.spec.containers"]).await;
-    assert!(explained.contains("KIND:       Pod") && explained.contains("imagePullPolicy"), "{explained}");
+    assert!(
+        explained.contains("KIND:       Pod") && explained.contains("imagePullPolicy"),
+        "{explained}"
+    );
     let version = kubectl.run(&["version"]).await;
     assert!(version.contains("Server Version: v1.36"), "{version}");
 }
@@ -235,10 +286,18 @@ async fn a_token_made_with_kubectl_is_a_credential() {
 
     let empty = kubectl.folder.path().join("none");
     tokio::fs::write(&empty, "").await.unwrap();
-    let server = kubectl.run(&["config", "view", "-o", "jsonpath={.clusters[0].cluster.server}"]).await;
+    let server = kubectl
+        .run(&["config", "view", "-o", "jsonpath={.clusters[0].cluster.server}"])
+        .await;
     let who = Command::new("kubectl")
         .env("KUBECONFIG", Path::new(&empty))
-        .args(["--server", &server, "--insecure-skip-tls-verify", "--token", token.trim()])
+        .args([
+            "--server",
+            &server,
+            "--insecure-skip-tls-verify",
+            "--token",
+            token.trim(),
+        ])
         .args(["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"])
         .kill_on_drop(true)
         .output();
@@ -274,9 +333,16 @@ spec:
           spec: {type: object, properties: {size: {type: integer, description: How large it is.}}}
 ";
     kubectl.run_with(&["apply", "-f", "-"], definition).await;
-    kubectl.run(&["wait", "--for=condition=Established", "crd/widgets.example.com", "--timeout=30s"]).await;
+    kubectl
+        .run(&[
+            "wait",
+            "--for=condition=Established",
+            "crd/widgets.example.com",
+            "--timeout=30s",
+        ])
+        .await;
 
-    let widget = "{apiVersion: example.com/v1, kind: Widget, metadata: {name: one}, spec: {size: 3}}";
+    let widget = "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: one}\nspec: {size: 3}\n";
     let made = kubectl.run_with(&["apply", "-f", "-"], widget).await;
     assert_eq!(made, "widget.example.com/one created\n");
     let shown = kubectl.run(&["get", "wd"]).await;

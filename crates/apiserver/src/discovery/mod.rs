@@ -3,6 +3,7 @@
 //! Start reading at [`answer`], which has every path that is no resource.
 
 mod documents;
+mod openapi;
 mod version;
 
 use api::{
@@ -10,7 +11,7 @@ use api::{
     discovery::{self, Aggregated, Served},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
 use serde_json::{Value, json};
 
 pub use documents::{Document, Documents};
@@ -21,7 +22,7 @@ use crate::{
     context::Context,
     empty_body,
     http::{health, negotiate, respond},
-    planes::{CustomResources, Plane},
+    planes::CustomResources,
     server::ApiServer,
     tokens,
 };
@@ -31,6 +32,7 @@ pub async fn answer(
     server: &ApiServer,
     context: &Context,
     method: &Method,
+    uri: &Uri,
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Status> {
     let plane = &context.plane;
@@ -48,17 +50,20 @@ pub async fn answer(
         });
     }
     let custom = server.planes().custom_resources(plane).await?;
-    find(server, plane, &custom, path, headers)?.ok_or_else(not_found)
+    let prefix = openapi::prefix(uri.path(), &context.info.path);
+    find(server, context, &custom, path, prefix, headers)?.ok_or_else(not_found)
 }
 
 /// The document at a path; `None` if there is none.
 fn find(
     server: &ApiServer,
-    plane: &Plane,
+    context: &Context,
     custom: &CustomResources,
     path: &str,
+    prefix: &str,
     headers: &HeaderMap,
 ) -> Result<Option<Response<Body>>, Status> {
+    let plane = &context.plane;
     let parts: Vec<&str> = path.split('/').skip(1).collect();
     let infos = custom.infos();
     let served = Served {
@@ -88,6 +93,10 @@ fn find(
                 "application/jwk-set+json",
                 tree.to_string(),
             ))
+        }
+        ["openapi", ..] => {
+            let path = path.trim_start_matches("/openapi").trim_start_matches('/');
+            openapi::answer(path, &served, custom, headers, &context.query, prefix)?
         }
         ["api"] | ["apis"] => Some(top(parts[0], headers, &served, &document)?),
         ["api", version] => document(path, &|| discovery::group_version(&served, "", version)).map(plain),

@@ -1,12 +1,12 @@
 //! Bodies of requests, read whole within a limit.
 
-use api::{Reason, Status};
+use api::{Reason, Status, protobuf};
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use serde_json::Value;
 
-use super::negotiate::Encoding;
+use super::negotiate::BodyEncoding;
 use crate::Body;
 
 /// Kubernetes refuses request bodies above 3 MiB (apiserver `MaxRequestBodyBytes`); so do we, with the same answer.
@@ -42,11 +42,18 @@ pub async fn read(mut body: Body) -> Result<Bytes, Status> {
 }
 
 /// A body as JSON text, whatever it came as.
-pub fn to_json(bytes: Bytes, encoding: Encoding) -> Result<Bytes, Status> {
+pub fn to_json(bytes: Bytes, encoding: BodyEncoding) -> Result<Bytes, Status> {
     match encoding {
-        Encoding::Json => Ok(bytes),
-        Encoding::Yaml if bytes.is_empty() => Ok(bytes),
-        Encoding::Yaml => {
+        _ if bytes.is_empty() => Ok(bytes),
+        BodyEncoding::Json => Ok(bytes),
+        BodyEncoding::Protobuf => match protobuf::decode(&bytes) {
+            Ok(tree) => Ok(tree.to_string().into()),
+            Err(error @ (protobuf::Error::UnknownKind { .. } | protobuf::Error::Encoding(_))) => {
+                Err(Status::new(Reason::UnsupportedMediaType, error.to_string()))
+            }
+            Err(error) => Err(bad(error.to_string())),
+        },
+        BodyEncoding::Yaml => {
             let options = serde_saphyr::options! { budget: serde_saphyr::budget! { max_depth: MAX_DEPTH } };
             let tree: Value = serde_saphyr::from_slice_with_options(&bytes, options).map_err(|error| {
                 bad(format!(
@@ -110,7 +117,7 @@ mod tests {
 
     #[test]
     fn yaml_is_read_and_rubbish_refused() {
-        let json = |text: &str| to_json(Bytes::from(text.to_owned()), Encoding::Yaml);
+        let json = |text: &str| to_json(Bytes::from(text.to_owned()), BodyEncoding::Yaml);
 
         assert_eq!(
             json("kind: Pod\nmetadata: {name: a}").unwrap(),
@@ -122,6 +129,19 @@ mod tests {
     }
 
     #[test]
+    fn protobuf_is_read_and_what_is_not_known_of_it_refused() {
+        let json = |bytes: &'static [u8]| to_json(Bytes::from_static(bytes), BodyEncoding::Protobuf);
+
+        let options = json(b"k8s\0\x0a\x13\x0a\x02v1\x12\x0dDeleteOptions\x12\x02\x08\x05").unwrap();
+        assert_eq!(
+            options,
+            r#"{"apiVersion":"v1","gracePeriodSeconds":5,"kind":"DeleteOptions"}"#
+        );
+        assert_eq!(json(b"k8s\0\x0a\x0a\x0a\x02v1\x12\x04None").unwrap_err().code(), 415);
+        assert_eq!(json(b"{}").unwrap_err().code(), 400);
+    }
+
+    #[test]
     fn deep_nesting_is_refused_and_overflows_nothing() {
         let deep = |levels: usize| format!("{{\"spec\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
 
@@ -130,7 +150,7 @@ mod tests {
 
         assert!(ok.is_ok());
         assert_eq!(refused.unwrap_err().code(), 400);
-        assert!(to_json(Bytes::from(deep(100_000)), Encoding::Yaml).is_err());
+        assert!(to_json(Bytes::from(deep(100_000)), BodyEncoding::Yaml).is_err());
     }
 
     #[test]

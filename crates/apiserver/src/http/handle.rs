@@ -180,7 +180,7 @@ async fn answer(
 
 async fn dispatch(server: &ApiServer, mut context: Context, request: Request<Body>) -> Result<Response<Body>, Status> {
     if !context.info.is_resource() {
-        return discovery::answer(server, &context, request.method(), request.headers()).await;
+        return discovery::answer(server, &context, request.method(), request.uri(), request.headers()).await;
     }
     if streams(&context.info) {
         return server.registry().handle(context, request).await;

@@ -167,16 +167,26 @@ fn table_object(query: &Query) -> TableObject {
     }
 }
 
-/// The encoding of a body that carries an object; `None` stands for no header, which upstream takes as JSON.
-pub fn body_encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
+/// An encoding that we read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BodyEncoding {
+    Json,
+    Yaml,
+    /// What typed Go clients write, kubectl among them.
+    Protobuf,
+}
+
+/// The encoding of a body that carries an object. No header is JSON, as upstream has it.
+pub fn body_encoding(headers: &HeaderMap) -> Result<BodyEncoding, Status> {
     match content_type(headers).as_str() {
-        "" | "application/json" => Ok(Encoding::Json),
-        "application/yaml" => Ok(Encoding::Yaml),
+        "" | "application/json" => Ok(BodyEncoding::Json),
+        "application/yaml" => Ok(BodyEncoding::Yaml),
+        "application/vnd.kubernetes.protobuf" => Ok(BodyEncoding::Protobuf),
         other => Err(Status::new(
             Reason::UnsupportedMediaType,
             format!(
                 "the body of the request was in an unknown format ({other}) - accepted media types include: \
-                 application/json, application/yaml"
+                 application/json, application/yaml, application/vnd.kubernetes.protobuf"
             ),
         )),
     }
@@ -258,8 +268,8 @@ mod tests {
     }
 
     #[test]
-    fn bodies_in_protobuf_and_cbor_are_refused_clearly() {
-        for media in ["application/vnd.kubernetes.protobuf", "application/cbor", "text/plain"] {
+    fn bodies_that_nobody_reads_are_refused_clearly() {
+        for media in ["application/cbor", "text/plain"] {
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_TYPE, media.parse().unwrap());
 

@@ -177,3 +177,20 @@ pub fn request(method: Method, path: &str, headers: &[(&str, &str)], body: Bytes
 pub fn at(id: PlaneId, path: &str) -> String {
     format!("/planes/{id}{path}")
 }
+
+/// An HTTP/1.1 connection to the people's door, as upgrades need one.
+pub async fn http1(fixture: &Fixture, who: Option<&Certified>) -> hyper::client::conn::http1::SendRequest<Body> {
+    let mut config = tls::client_config(fixture.house.certificate_pem(), who).unwrap();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let stream = TcpStream::connect(fixture.address).await.unwrap();
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let stream = TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .unwrap();
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection.with_upgrades());
+    sender
+}
