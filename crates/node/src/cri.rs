@@ -26,9 +26,15 @@ const ANSWER_BYTES_MAX: usize = 36 << 20;
 pub enum CriError {
     /// The runtime refused, or is not there.
     #[error("{}", .status.message())]
-    Call { call: &'static str, status: Box<tonic::Status> },
+    Call {
+        call: &'static str,
+        status: Box<tonic::Status>,
+    },
     #[error("the runtime's answer to {0} has no content")]
     Empty(&'static str),
+    /// The Pod wants a way of running that the plane does not define.
+    #[error("RuntimeClass {name:?}: {problem}")]
+    RuntimeClass { name: String, problem: String },
     #[error("{0:?} cannot be a CRI socket")]
     Socket(PathBuf),
 }
@@ -63,7 +69,12 @@ macro_rules! call {
         request.set_timeout($timeout);
         tokio::time::timeout($timeout, $client.clone().$method(request))
             .await
-            .unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded(concat!(stringify!($method), ": no answer in time"))))
+            .unwrap_or_else(|_| {
+                Err(tonic::Status::deadline_exceeded(concat!(
+                    stringify!($method),
+                    ": no answer in time"
+                )))
+            })
             .map(tonic::Response::into_inner)
             .map_err(failed(stringify!($method)))
     }};

@@ -5,14 +5,33 @@
 //! knows which runtime that is, nor anything of tenants: what reaches this node is a Pod like any other.
 //!
 //! Decisions are pure: [`pod`] (what to do next, what to report), [`container`] (a Pod in the runtime's words),
-//! [`volume::payload`], [`services`]. Start reading at [`Node::start`], then `agent/worker.rs`, the loop of one Pod.
+//! [`volume`]'s payloads, [`services`]. Start reading at [`Node::start`], then `agent/worker.rs`, the loop of one Pod.
+//! [`KubeletBackend`] is the other end: how an API server reaches a Pod's node.
 
 #![allow(
     clippy::disallowed_methods,
     reason = "the agent serves the real machine: its clock, its files, its kernel"
 )]
 
+mod agent;
+mod backend;
 pub mod container;
+pub mod cri;
+mod kubelet_api;
 pub mod logs;
+pub mod machine;
+mod node;
+pub mod node_status;
 pub mod pod;
+mod query;
+pub mod services;
+mod tls;
 pub mod volume;
+mod watch;
+
+pub use agent::tokens::{PlaneTokens, Token, TokenSource};
+pub use backend::{KubeletBackend, KubeletClientTls};
+pub use container::service_env::KubernetesService;
+pub use kubelet_api::KubeletTls;
+pub use node::{Node, NodeOptions, Running, StartError};
+pub use tls::TlsError;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -240,9 +241,9 @@ impl Watch {
             directory,
             AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE,
         )?;
-        Ok(Watch {
-            inotify: AsyncFd::new(Raw(inotify))?,
-        })
+        // SAFETY: `Raw` owns the descriptor, gives out that one alone, and is owned by the `AsyncFd` until its end.
+        let inotify = unsafe { AsyncFd::register_with_interest(Raw(inotify), Interest::READABLE) }?;
+        Ok(Watch { inotify })
     }
 
     async fn changed(&self) -> io::Result<()> {

@@ -35,7 +35,7 @@ pub enum PayloadError {
 }
 
 /// One token that a Pod asks for.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TokenRequest {
     /// Empty for the plane's own.
     pub audience: String,

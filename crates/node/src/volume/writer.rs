@@ -25,10 +25,10 @@ pub struct Owner {
 /// Makes `directory` hold exactly `payload`. Returns whether anything changed. `stamp` must be new each time.
 pub fn write(directory: &Path, payload: &Payload, owner: Owner, stamp: &str) -> Result<bool, VolumeError> {
     let current = fs::read_link(directory.join(DATA)).ok();
-    if let Some(current) = &current {
-        if holds(&directory.join(current), payload, owner) {
-            return Ok(false);
-        }
+    if let Some(current) = &current
+        && holds(&directory.join(current), payload, owner)
+    {
+        return Ok(false);
     }
 
     let fresh_name = format!("..{stamp}");

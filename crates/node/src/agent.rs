@@ -1,0 +1,18 @@
+//! The shell around the pure parts: loops, tasks, and what they share.
+
+pub(crate) mod context;
+mod ending;
+pub(crate) mod events;
+pub(crate) mod handler;
+pub(crate) mod heartbeat;
+mod hooks;
+mod images;
+mod last_words;
+pub(crate) mod objects;
+pub(crate) mod pods;
+mod prober;
+pub(crate) mod runtime_events;
+pub(crate) mod services;
+mod steps;
+pub(crate) mod tokens;
+pub(crate) mod worker;

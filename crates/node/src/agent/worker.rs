@@ -1,0 +1,567 @@
+//! The loop of one Pod: observe, plan, act, report, wait. Everything that happens to the Pod happens here, one thing
+//! after the other. It ends when nothing of the Pod is left, here and in the plane.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::resource;
+use client::Patch;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::Value;
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::context::Context;
+use super::events::EventType;
+use super::prober::{Probers, Report};
+use super::tokens::PodTokens;
+use crate::container::field::NodeFacts;
+use crate::cri::CriError;
+use crate::pod::health::{Health, ProbeKind};
+use crate::pod::observed::{Nanos, Observed, SECOND, State};
+use crate::pod::plan::{self, Failure, Step, Waiting};
+use crate::pod::references::{self, Snapshot, containers};
+use crate::pod::status;
+use crate::volume::VolumeError;
+use crate::volume::directory::PodDirectory;
+use crate::volume::payload::{Sources, TokenRequest};
+
+/// What the rest of the agent sees of a Pod.
+#[derive(Clone, Debug)]
+pub struct View {
+    pub pod: Arc<Pod>,
+    pub observed: Arc<Observed>,
+}
+
+/// How the agent drives a worker.
+#[derive(Clone)]
+pub struct Signals {
+    /// The Pod as the plane has it.
+    pub pod: watch::Receiver<Arc<Pod>>,
+    /// The plane has it no more.
+    pub gone: watch::Receiver<bool>,
+    /// Something has happened to it here.
+    pub wake: Arc<Notify>,
+}
+
+/// Waited after the runtime or the plane has failed, doubling from the first to the second.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_LONGEST: Duration = Duration::from_secs(60);
+/// How long a failed start is not tried again, as for crashed containers.
+const START_RETRY_FIRST: u64 = 10;
+const START_RETRY_LONGEST: u64 = 300;
+/// The same complaint about volumes is not repeated to the plane more often than this.
+const COMPLAINT_EVERY: Nanos = 120 * SECOND;
+
+pub struct Worker {
+    pub(super) context: Arc<Context>,
+    pub(super) uid: String,
+    pub(super) directory: PodDirectory,
+    pub(super) signals: Signals,
+    pub(super) view: watch::Sender<View>,
+    /// The newest Pod that is known, from the watch or from an answer to a patch.
+    pub(super) pod: Arc<Pod>,
+    pub(super) health: Health,
+    pub(super) condemned: BTreeSet<String>,
+    pub(super) failure: Option<Failure>,
+    /// Starts that failed, by container name.
+    pub(super) failed_starts: BTreeMap<String, FailedStart>,
+    pub(super) probers: Probers,
+    reports: mpsc::Receiver<Report>,
+    tokens: PodTokens,
+    started_at: Nanos,
+    /// Last words of dead containers, by id.
+    pub(super) messages: BTreeMap<String, String>,
+    volumes: Option<Volumes>,
+    complaint: Option<(String, Nanos)>,
+    retry: Duration,
+}
+
+/// A container that could not be started, and when it is tried again.
+#[derive(Clone, Debug)]
+pub(super) struct FailedStart {
+    pub waiting: Waiting,
+    pub retry_at: Nanos,
+    pub delay_seconds: u64,
+}
+
+/// Volumes as last set up, and from what.
+struct Volumes {
+    places: BTreeMap<String, PathBuf>,
+    references: Snapshot,
+    tokens: BTreeMap<TokenRequest, Result<String, String>>,
+    labels: Option<BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+/// What a start needs besides the Pod.
+pub(super) struct Materials {
+    pub references: Snapshot,
+    pub places: BTreeMap<String, PathBuf>,
+    pub facts: NodeFacts,
+    pub services: BTreeMap<String, String>,
+}
+
+impl Worker {
+    pub fn new(context: Arc<Context>, pod: Arc<Pod>, signals: Signals, view: watch::Sender<View>) -> Worker {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let (probers, reports) = Probers::new(context.runtime.clone());
+        let status = pod.status.as_ref();
+        let started_at = status
+            .and_then(|status| status.start_time.as_ref())
+            .map_or_else(|| context.now(), |time| time.0.as_second().saturating_mul(SECOND));
+        Worker {
+            directory: PodDirectory::new(&context.root, &uid),
+            tokens: PodTokens::new(Arc::clone(&context.tokens)),
+            health: remembered_health(&pod),
+            context,
+            uid,
+            signals,
+            view,
+            pod,
+            condemned: BTreeSet::new(),
+            failure: None,
+            failed_starts: BTreeMap::new(),
+            probers,
+            reports,
+            started_at,
+            messages: BTreeMap::new(),
+            volumes: None,
+            complaint: None,
+            retry: RETRY_FIRST,
+        }
+    }
+
+    pub async fn run(mut self) {
+        loop {
+            self.take_newest();
+            if self.is_ending() {
+                self.end().await;
+                return;
+            }
+            match self.turn().await {
+                Ok(Next::Again) => self.retry = RETRY_FIRST,
+                Ok(Next::WaitUntil(at)) => {
+                    self.retry = RETRY_FIRST;
+                    self.wait(at).await;
+                }
+                Err(error) => {
+                    let metadata = &self.pod.metadata;
+                    tracing::warn!(pod = ?metadata.name, namespace = ?metadata.namespace, %error, "a Pod's turn failed");
+                    let at = self.context.now() + self.back_off();
+                    self.wait(Some(at)).await;
+                }
+            }
+        }
+    }
+
+    pub(super) fn back_off(&mut self) -> Nanos {
+        let delay = self.retry;
+        self.retry = (self.retry * 2).min(RETRY_LONGEST);
+        Nanos::try_from(delay.as_nanos()).unwrap_or(SECOND)
+    }
+
+    pub(super) fn take_newest(&mut self) {
+        let watched = self.signals.pod.borrow_and_update().clone();
+        if revision(&watched) >= revision(&self.pod) {
+            self.pod = watched;
+        }
+    }
+
+    fn is_ending(&self) -> bool {
+        self.pod.metadata.deletion_timestamp.is_some() || *self.signals.gone.borrow()
+    }
+
+    /// One round. What cannot go on for now is in the status; an error is the runtime's or the disk's.
+    async fn turn(&mut self) -> Result<Next, CriError> {
+        let observed = self.observe().await?;
+        let now = self.context.now();
+        let pod = Arc::clone(&self.pod);
+        let plan = plan::plan(&plan::Inputs {
+            pod: &pod,
+            observed: &observed,
+            health: &self.health,
+            condemned: &self.condemned,
+            started_at: self.started_at,
+            now,
+        });
+        if plan.failure.is_some() {
+            self.failure = plan.failure.clone();
+        }
+        let ip = self.ips(&observed).first().copied();
+        self.probers.reconcile(&pod, &observed, &self.health, ip, now);
+        let mut wake_at = plan.wake_at;
+        let mut wake = |at: Nanos| wake_at = Some(wake_at.map_or(at, |earlier: Nanos| earlier.min(at)));
+
+        let over = plan.steps.contains(&Step::Finish) || is_over(&pod);
+        let materials = if over {
+            None
+        } else {
+            let tokens = self.tokens.current(&pod, now).await;
+            tokens.renew_at.into_iter().for_each(&mut wake);
+            self.materials(&observed, tokens.tokens).await
+        };
+
+        let mut waiting = plan.waiting.clone();
+        let mut acted = false;
+        let steps: Vec<&Step> = plan
+            .steps
+            .iter()
+            .filter(|step| match step {
+                Step::CreateSandbox { .. } => materials.is_some(),
+                Step::Start { name, .. } => {
+                    let held_back = self.failed_starts.get(name).filter(|failed| now < failed.retry_at);
+                    if let Some(failed) = held_back {
+                        waiting.insert(name.clone(), failed.waiting.clone());
+                        wake(failed.retry_at);
+                    }
+                    held_back.is_none() && materials.is_some()
+                }
+                _ => true,
+            })
+            .collect();
+        self.report(&observed, &waiting, false).await;
+        for step in steps {
+            if self.is_interrupted() {
+                return Ok(Next::Again);
+            }
+            acted = true;
+            self.step(step, &observed, materials.as_ref()).await?;
+        }
+        if acted {
+            Ok(Next::Again)
+        } else {
+            Ok(Next::WaitUntil(wake_at))
+        }
+    }
+
+    /// The plane wants the Pod ended: nothing more is begun.
+    fn is_interrupted(&self) -> bool {
+        self.signals.pod.borrow().metadata.deletion_timestamp.is_some() || *self.signals.gone.borrow()
+    }
+
+    /// Completes when `is_interrupted` becomes true.
+    pub(super) async fn interrupted(signals: &Signals) {
+        let (mut pod, mut gone) = (signals.pod.clone(), signals.gone.clone());
+        tokio::select! {
+            _ = pod.wait_for(|pod| pod.metadata.deletion_timestamp.is_some()) => {}
+            _ = gone.wait_for(|gone| *gone) => {}
+        }
+    }
+
+    pub(super) async fn observe(&mut self) -> Result<Arc<Observed>, CriError> {
+        let observed = Arc::new(self.context.runtime.observe(&self.uid).await?);
+        self.read_last_words(&observed);
+        let alive = |id: &str| observed.containers.iter().any(|container| container.id == id);
+        self.health.retain(alive);
+        self.condemned.retain(|id| alive(id));
+        self.messages.retain(|id, _| alive(id));
+        for container in observed.running() {
+            self.failed_starts.remove(&container.name);
+        }
+        self.view.send_replace(View {
+            pod: Arc::clone(&self.pod),
+            observed: Arc::clone(&observed),
+        });
+        Ok(observed)
+    }
+
+    pub(super) fn ips(&self, observed: &Observed) -> Vec<IpAddr> {
+        let on_host = self
+            .pod
+            .spec
+            .as_ref()
+            .is_some_and(|spec| spec.host_network == Some(true));
+        match observed.sandbox() {
+            Some(_) if on_host => vec![self.context.host_ip],
+            Some(sandbox) => sandbox.ips.clone(),
+            None => Vec::new(),
+        }
+    }
+
+    /// Volumes and variables, if all that they refer to is there. If not, the Pod waits: the objects it names wake it.
+    async fn materials(
+        &mut self,
+        observed: &Observed,
+        tokens: BTreeMap<TokenRequest, Result<String, String>>,
+    ) -> Option<Materials> {
+        let pod = Arc::clone(&self.pod);
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let wanted = references::wanted(&pod);
+        let references = self
+            .context
+            .objects
+            .want(namespace, &self.uid, &wanted, &self.signals.wake);
+        let facts = NodeFacts {
+            host_ip: self.context.host_ip,
+            pod_ips: self.ips(observed),
+            capacity: self.context.capacity,
+        };
+        let fresh = self.volumes.as_ref().is_some_and(|volumes| {
+            volumes.references.0 == references.0
+                && volumes.tokens == tokens
+                && volumes.labels == pod.metadata.labels
+                && volumes.annotations == pod.metadata.annotations
+        });
+        if !fresh {
+            let directory = self.directory.clone();
+            let stamp = self.context.now().to_string();
+            let task = {
+                let (pod, references, facts, tokens) =
+                    (Arc::clone(&pod), references.clone(), facts.clone(), tokens.clone());
+                tokio::task::spawn_blocking(move || {
+                    let sources = Sources {
+                        pod: &pod,
+                        references: &references,
+                        facts: &facts,
+                        tokens: &tokens,
+                    };
+                    directory.set_up(&sources, &stamp)
+                })
+            };
+            let result = task.await.unwrap_or_else(|error| {
+                Err(VolumeError::Io {
+                    what: "setting up",
+                    path: self.directory.path().to_owned(),
+                    source: std::io::Error::other(error),
+                })
+            });
+            match result {
+                Ok(places) => {
+                    self.complaint = None;
+                    self.volumes = Some(Volumes {
+                        places,
+                        references: references.clone(),
+                        tokens,
+                        labels: pod.metadata.labels.clone(),
+                        annotations: pod.metadata.annotations.clone(),
+                    });
+                }
+                Err(error) => {
+                    self.complain(&error);
+                    // Containers that run keep what they have.
+                    self.volumes.as_ref()?;
+                }
+            }
+        }
+        Some(Materials {
+            places: self.volumes.as_ref()?.places.clone(),
+            services: self.context.services.variables(&pod, self.context.kubernetes),
+            references,
+            facts,
+        })
+    }
+
+    fn complain(&mut self, error: &VolumeError) {
+        use crate::pod::references::Missing;
+        use crate::volume::payload::PayloadError;
+        if let VolumeError::Payload(PayloadError::Missing(Missing::Unread { .. })) = error {
+            // The plane has not answered yet; that is not worth a word.
+            return;
+        }
+        let message = format!("MountVolume.SetUp failed: {error}");
+        let now = self.context.now();
+        let repeated = self
+            .complaint
+            .as_ref()
+            .is_some_and(|(said, at)| *said == message && now < at + COMPLAINT_EVERY);
+        if !repeated {
+            self.context
+                .events
+                .pod(&self.pod, None, EventType::Warning, "FailedMount", message.clone());
+            self.complaint = Some((message, now));
+        }
+    }
+
+    /// Writes the status into the plane if it differs from what is there.
+    pub(super) async fn report(&mut self, observed: &Observed, waiting: &BTreeMap<String, Waiting>, ended: bool) {
+        if *self.signals.gone.borrow() {
+            return;
+        }
+        let wanted = status::status(&status::Inputs {
+            pod: &self.pod,
+            observed,
+            health: &self.health,
+            waiting,
+            failure: self.failure.as_ref(),
+            host_ip: self.context.host_ip,
+            started_at: self.started_at,
+            now: self.context.now(),
+            runtime_name: &self.context.runtime_name,
+            messages: &self.messages,
+            ended,
+        });
+        let current = serde_json::to_value(&self.pod.status).unwrap_or(Value::Null);
+        let Some(patch) = status::patch(&self.pod, &current, &wanted) else {
+            return;
+        };
+        let metadata = &self.pod.metadata;
+        let result = self
+            .context
+            .client
+            .patch_sub(
+                &resource::PODS,
+                metadata.namespace.as_deref(),
+                metadata.name.as_deref().unwrap_or_default(),
+                "status",
+                &Patch::Strategic(patch),
+            )
+            .await;
+        match result {
+            Ok(object) => match object.view::<Pod>() {
+                Ok(pod) => {
+                    if revision(&pod) >= revision(&self.pod) {
+                        self.pod = Arc::new(pod);
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "the plane answered a status with something that is no Pod"),
+            },
+            // The watch will say the same.
+            Err(error) if error.is_not_found() || error.is_conflict() => {}
+            Err(error) => {
+                tracing::warn!(pod = ?metadata.name, namespace = ?metadata.namespace, %error, "a status was not written");
+                // Tried again on a later turn; this one makes sure that there is one.
+                let (wake, clock) = (Arc::clone(&self.signals.wake), Arc::clone(&self.context.world.clock));
+                let delay = self.retry;
+                self.retry = (self.retry * 2).min(RETRY_LONGEST);
+                tokio::spawn(async move {
+                    clock.sleep(delay).await;
+                    wake.notify_one();
+                });
+            }
+        }
+    }
+
+    /// Until something happens, or `at`.
+    async fn wait(&mut self, at: Option<Nanos>) {
+        let timer = async {
+            match at {
+                Some(at) => {
+                    let left = at.saturating_sub(self.context.now()).max(0);
+                    self.context
+                        .world
+                        .clock
+                        .sleep(Duration::from_nanos(left.unsigned_abs()))
+                        .await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = timer => {}
+            () = self.signals.wake.notified() => {}
+            result = self.signals.pod.changed() => {
+                if result.is_err() {
+                    // The agent is going away and drops its workers; containers stay as they are.
+                    std::future::pending::<()>().await;
+                }
+            }
+            _ = self.signals.gone.changed() => {}
+            Some(report) = self.reports.recv() => self.take(report),
+        }
+        while let Ok(report) = self.reports.try_recv() {
+            self.take(report);
+        }
+    }
+
+    fn take(&mut self, report: Report) {
+        if let Some(verdict) = report.verdict {
+            self.health.record(&report.container_id, report.kind, verdict);
+        }
+        if let Some(problem) = report.problem {
+            self.context.events.pod(
+                &self.pod,
+                Some(&report.container),
+                EventType::Warning,
+                "Unhealthy",
+                problem,
+            );
+        }
+    }
+
+    /// A start that failed is not tried again at once.
+    pub(super) fn hold_back(&mut self, name: &str, waiting: Waiting) {
+        let delay_seconds = self.failed_starts.get(name).map_or(START_RETRY_FIRST, |failed| {
+            (failed.delay_seconds * 2).min(START_RETRY_LONGEST)
+        });
+        let retry_at = self.context.now() + Nanos::try_from(delay_seconds).unwrap_or(0) * SECOND;
+        self.failed_starts.insert(
+            name.to_owned(),
+            FailedStart {
+                waiting,
+                retry_at,
+                delay_seconds,
+            },
+        );
+    }
+
+    /// Dead containers may have left a message in their file.
+    fn read_last_words(&mut self, observed: &Observed) {
+        for container in observed
+            .containers
+            .iter()
+            .filter(|container| container.state == State::Exited)
+        {
+            if self.messages.contains_key(&container.id) {
+                continue;
+            }
+            let message = super::last_words::read(container);
+            self.messages.insert(container.id.clone(), message);
+        }
+    }
+}
+
+enum Next {
+    Again,
+    WaitUntil(Option<Nanos>),
+}
+
+fn is_over(pod: &Pod) -> bool {
+    matches!(
+        pod.status.as_ref().and_then(|status| status.phase.as_deref()),
+        Some("Succeeded" | "Failed")
+    )
+}
+
+pub(super) fn revision(pod: &Pod) -> u64 {
+    pod.metadata
+        .resource_version
+        .as_deref()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
+}
+
+/// After a restart of the agent, containers that still run are as healthy as the plane knows them, until a probe says
+/// otherwise: a restart of ours must not take them out of their Services.
+fn remembered_health(pod: &Pod) -> Health {
+    let mut health = Health::default();
+    let statuses = pod.status.iter().flat_map(|status| {
+        status
+            .container_statuses
+            .iter()
+            .flatten()
+            .chain(status.init_container_statuses.iter().flatten())
+    });
+    for status in statuses {
+        let Some(id) = status
+            .container_id
+            .as_deref()
+            .and_then(|id| id.split_once("://"))
+            .map(|(_, id)| id)
+        else {
+            continue;
+        };
+        let Some(spec) = containers(pod).find(|spec| spec.name == status.name) else {
+            continue;
+        };
+        if spec.startup_probe.is_some() && status.started == Some(true) {
+            health.record(id, ProbeKind::Startup, true);
+        }
+        if spec.readiness_probe.is_some() && status.ready {
+            health.record(id, ProbeKind::Readiness, true);
+        }
+    }
+    health
+}
