@@ -161,6 +161,12 @@ impl Hub {
         self.all().for_each(|watcher| watcher.offer_progress(self.dispatched));
     }
 
+    /// Every watch ends with `error`; later ones begin at `revision`.
+    pub fn begin_anew(&mut self, revision: Revision, error: Error) {
+        self.all().for_each(|watcher| watcher.end(error.clone()));
+        self.dispatched = revision;
+    }
+
     /// Every watch ends with `error`, and so does every later one.
     pub fn close(&mut self, error: Error) {
         self.all().for_each(|watcher| watcher.end(error.clone()));

@@ -9,6 +9,7 @@
 
 pub mod check;
 pub mod expiry;
+pub mod followed;
 mod hub;
 pub mod index;
 pub mod memory;
@@ -17,6 +18,7 @@ pub mod verbs;
 pub mod view;
 mod watcher;
 
+pub use followed::Followed;
 pub use hub::WATCHERS_MAX;
 pub use memory::MemoryKeyspace;
 pub use verbs::*;

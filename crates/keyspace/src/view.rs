@@ -121,6 +121,14 @@ impl View {
         while self.write().prune(PRUNE_COMMITS_MAX) {}
     }
 
+    /// Another index instead, at a later revision, with a gap between them: every watch ends with `error`.
+    pub fn replace(&self, index: Index, error: Error) {
+        let mut hub = self.hub();
+        let revision = index.revision();
+        *self.write() = index;
+        hub.begin_anew(revision, error);
+    }
+
     /// Every watch ends with `error`, and so does every later one; reads go on.
     pub fn close(&self, error: Error) {
         self.hub().close(error);

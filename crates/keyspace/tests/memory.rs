@@ -121,3 +121,54 @@ async fn watches_end_with_the_keyspace() {
     assert!(matches!(end, Some(Err(Error::Unavailable(_)))), "{end:?}");
     assert!(stream.next().await.is_none());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_followed_keyspace_is_one_too() {
+    suite::run(|| async {
+        let world = World::real();
+        let far = Arc::new(MemoryKeyspace::new(world.clone()));
+        let followed = keyspace::Followed::start(far, &world, Limits::default()).await;
+        Arc::new(followed.expect("it can be read")) as Arc<dyn Keyspace>
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_view_that_was_compacted_away_begins_anew() {
+    let world = World::real();
+    let far = Arc::new(MemoryKeyspace::with_limits(
+        world.clone(),
+        Limits {
+            history_revisions_max: 10,
+            ..Limits::default()
+        },
+    ));
+    put(&far, "a", vec![]).await.unwrap();
+    let followed = keyspace::Followed::start(far.clone(), &world, Limits::default())
+        .await
+        .unwrap();
+    let watch = Watch {
+        keys: everything(),
+        from: None,
+        previous: Default::default(),
+    };
+    let mut stream = followed.watch(watch, Options::default()).await.unwrap();
+    // In one go, on one thread: the follower sees none of it before the history is gone.
+    let mut last = Revision(0);
+    for _ in 0..keyspace::QUEUE_COMMITS_MAX + 1000 {
+        last = put(&far, "b", vec![1]).await.unwrap();
+    }
+
+    let found = followed
+        .range(Range::of(everything()), Options::default())
+        .await
+        .unwrap();
+    assert_eq!((found.count, found.revision), (2, last));
+    let end = loop {
+        match stream.next().await.unwrap() {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(end, Error::TooSlow);
+}

@@ -98,6 +98,7 @@ pub struct Index {
     bytes: usize,
     history: VecDeque<Arc<Commit>>,
     history_bytes: usize,
+    base: Revision,
     /// The newest staged.
     head: Revision,
     /// The newest that readers see.
@@ -122,6 +123,7 @@ impl Index {
             bytes: 0,
             history: VecDeque::new(),
             history_bytes: 0,
+            base: Revision(1),
             head: Revision(1),
             published: Revision(1),
             compacted: Revision(0),
@@ -146,6 +148,7 @@ impl Index {
         for granted in leases {
             index.replay_grant(granted, now);
         }
+        index.base = revision;
         index.head = revision;
         index.published = revision;
         // At its first revision a keyspace has no key, so nothing is lost.
@@ -170,6 +173,11 @@ impl Index {
     /// The newest staged.
     pub fn head(&self) -> Revision {
         self.head
+    }
+
+    /// What the index was restored at: of this revision it has the keys, and not the events.
+    pub fn base(&self) -> Revision {
+        self.base
     }
 
     pub fn compacted(&self) -> Revision {

@@ -132,8 +132,9 @@ pub async fn nothing_written_after_it_is_missed(keyspace: Subject) {
         last = begin;
         let read = get(&keyspace, "k").await.map_or(Revision(0), |kv| kv.mod_revision);
         if read > begin {
+            // Revisions may have gaps, where others write to the same store.
             let (revision, _) = watch.events().await;
-            assert_eq!(revision, Revision(begin.0 + 1));
+            assert!(revision > begin && revision <= read);
         }
     }
     writer.await.expect("the writer does not fail");
@@ -191,10 +192,18 @@ pub async fn a_compacted_one_is_refused(keyspace: Subject) {
         previous: Previous::Omit,
     };
 
-    // Some know it at once, some are told.
+    // Some know it at once, some are told after they began.
     let answer = match keyspace.watch(watch, Options::default()).await {
         Err(error) => Err(error),
-        Ok(stream) => Listener(stream).next().await,
+        Ok(stream) => {
+            let mut watch = Listener(stream);
+            loop {
+                match watch.next().await {
+                    Ok(Watched::Progress { .. }) => {}
+                    other => break other,
+                }
+            }
+        }
     };
 
     assert!(

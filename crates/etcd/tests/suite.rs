@@ -1,0 +1,187 @@
+//! A real etcd against the suite of keyspaces: Debian's (package `etcd-server`), started on loopback and ended again.
+//! Where there is none, the tests say so and do nothing.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use etcd::{ConnectError, EtcdKeyspace, EtcdOptions, ProgressBy};
+use keyspace::{Error, Followed, KeyRange, Keyspace, Op, Options, Range, Txn, index::Limits, suite};
+use world::World;
+
+const ETCD: &str = "/usr/bin/etcd";
+
+struct Etcd {
+    child: Child,
+    endpoint: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Etcd {
+    fn start() -> Option<Etcd> {
+        if !std::path::Path::new(ETCD).exists() {
+            println!("skipped: there is no {ETCD} (Debian's package etcd-server)");
+            return None;
+        }
+        let dir = tempfile::tempdir().expect("a folder");
+        let url = || {
+            let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            format!("http://{}", free.local_addr().expect("an address"))
+        };
+        let (client, peer) = (url(), url());
+        let mut child = Command::new(ETCD)
+            .arg("--data-dir")
+            .arg(dir.path())
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("default={peer}")])
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("etcd starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        let ready = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .any(|line| line.contains("ready to serve"));
+        assert!(ready, "etcd ended before it was ready");
+        // It must not stop at a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Some(Etcd {
+            child,
+            endpoint: client,
+            _dir: dir,
+        })
+    }
+
+    async fn keyspace(&self, options: impl FnOnce(&mut EtcdOptions)) -> EtcdKeyspace {
+        static PREFIXES: AtomicUsize = AtomicUsize::new(0);
+        let prefix = format!("/test-{}/", PREFIXES.fetch_add(1, Ordering::Relaxed));
+        let mut all = EtcdOptions::new([&self.endpoint], prefix);
+        options(&mut all);
+        EtcdKeyspace::connect(all).await.expect("etcd answers")
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcd_is_a_keyspace() {
+    let Some(etcd) = Etcd::start() else { return };
+    suite::run(|| async { Arc::new(etcd.keyspace(|_| ()).await) as Arc<dyn Keyspace> }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcd_followed_is_a_keyspace() {
+    let Some(etcd) = Etcd::start() else { return };
+    suite::run(|| async {
+        let far = Arc::new(etcd.keyspace(|_| ()).await);
+        let followed = Followed::start(far, &World::real(), Limits::default()).await;
+        Arc::new(followed.expect("it can be read")) as Arc<dyn Keyspace>
+    })
+    .await;
+}
+
+/// With 3.4.23 the answer may be ahead of events under load; a few writes one after another are no load.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn progress_can_be_requested_of_etcd_itself() {
+    let Some(etcd) = Etcd::start() else { return };
+    for behaviour in suite::BEHAVIOURS
+        .iter()
+        .filter(|behaviour| behaviour.name.contains("progress"))
+    {
+        let keyspace = etcd
+            .keyspace(|options| options.progress = Some(ProgressBy::Request))
+            .await;
+        let checked = tokio::time::timeout(Duration::from_secs(30), (behaviour.check)(Arc::new(keyspace))).await;
+        assert!(checked.is_ok(), "{} hangs", behaviour.name);
+    }
+}
+
+async fn keys(keyspace: &EtcdKeyspace) -> Vec<String> {
+    let found = keyspace
+        .range(Range::of(KeyRange::prefix("")), Options::default())
+        .await;
+    let found = found.expect("can be read");
+    assert_eq!(found.count, found.items.len());
+    found
+        .items
+        .iter()
+        .map(|kv| String::from_utf8_lossy(&kv.key).into_owned())
+        .collect()
+}
+
+async fn put(keyspace: &EtcdKeyspace, key: &'static str) -> Result<(), Error> {
+    let txn = Txn {
+        success: vec![Op::put(key, "")],
+        ..Txn::default()
+    };
+    keyspace.txn(txn, Options::default()).await.map(drop)
+}
+
+#[tokio::test]
+async fn keyspaces_of_one_etcd_do_not_see_each_other() {
+    let Some(etcd) = Etcd::start() else { return };
+    let whole = etcd.keyspace(|options| options.prefix.clear()).await;
+    let a = etcd.keyspace(|options| options.prefix = b"/a/".to_vec()).await;
+    let b = etcd.keyspace(|options| options.prefix = b"/b/".to_vec()).await;
+    put(&a, "x").await.expect("can be written");
+    put(&b, "y").await.expect("can be written");
+    for keyspace in [&a, &b, &whole] {
+        keyspace.request_progress().await.expect("a bookmark can be put");
+    }
+
+    assert_eq!(keys(&a).await, ["x"]);
+    assert_eq!(keys(&b).await, ["y"]);
+    assert_eq!(
+        keys(&whole).await,
+        ["/a/x", "/a0\0mangrove-bookmark", "/b/y", "/b0\0mangrove-bookmark"]
+    );
+}
+
+#[tokio::test]
+async fn an_etcd_that_is_gone_is_told_apart_from_one_that_may_have_written() {
+    let Some(mut etcd) = Etcd::start() else { return };
+    let keyspace = etcd.keyspace(|_| ()).await;
+    put(&keyspace, "x").await.expect("can be written");
+    etcd.child.kill().expect("ours to end");
+    etcd.child.wait().expect("it ends");
+
+    let options = Options {
+        timeout: Some(Duration::from_secs(3)),
+        ..Options::default()
+    };
+    let read = keyspace.range(Range::of(KeyRange::one("x")), options).await;
+    assert!(matches!(read, Err(Error::Unavailable(_))), "{read:?}");
+    let written = put(&keyspace, "y").await;
+    assert!(
+        matches!(written, Err(Error::Unavailable(_) | Error::Unknown(_))),
+        "{written:?}"
+    );
+    let refused = EtcdKeyspace::connect(EtcdOptions::new([&etcd.endpoint], "/x/")).await;
+    assert!(matches!(refused.err(), Some(ConnectError::Unreachable { .. })));
+}
+
+#[tokio::test]
+async fn options_that_can_not_be_right_are_refused() {
+    for options in [
+        EtcdOptions::new(Vec::<String>::new(), "/x/"),
+        EtcdOptions::new(["http://127.0.0.1:1"], b"\xff".to_vec()),
+        EtcdOptions::new(["https://127.0.0.1:1"], "/x/"),
+    ] {
+        let refused = EtcdKeyspace::connect(options).await.err();
+        assert!(matches!(refused, Some(ConnectError::Options(_))), "{refused:?}");
+    }
+}
