@@ -5,6 +5,7 @@ mod support;
 use apiserver::{Body, Identity, full_body};
 use bytes::Bytes;
 use http::{Method, StatusCode};
+use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use streaming::{PodBackend, PodStream};
@@ -257,6 +258,39 @@ async fn access_reviews_answer_by_the_planes_own_roles() {
         r#"RBAC: allowed by ClusterRoleBinding "system:kube-scheduler" of ClusterRole "system:kube-scheduler" to User "system:kube-scheduler""#
     );
     assert_eq!(joe["status"]["allowed"], false);
+}
+
+#[tokio::test]
+async fn a_watch_is_counted_for_as_long_as_it_lasts() {
+    let fixture = Fixture::start().await;
+    let (acme, _) = fixture.plane("acme").await;
+    let admin = fixture.user(&acme, "admin", &["system:masters"]);
+    let gauge = || {
+        let text = fixture.server.edge().metrics.render();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("apiserver_longrunning_requests{"));
+        line.map(str::to_owned)
+    };
+    let mut sender = support::http1(&fixture, Some(&admin)).await;
+    let watch = request(
+        Method::GET,
+        &at(acme.id, "/api/v1/configmaps?watch=1"),
+        &[("host", "localhost")],
+        Bytes::new(),
+    );
+
+    let mut response = sender.send_request(watch).await.unwrap();
+    let first = response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
+    assert!(first.starts_with(b"{\"type\":\"ADDED\""));
+    assert_eq!(gauge().unwrap(), "apiserver_longrunning_requests{verb=\"WATCH\"} 1");
+
+    drop((response, sender));
+    let patience = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    while gauge().unwrap() != "apiserver_longrunning_requests{verb=\"WATCH\"} 0" {
+        assert!(tokio::time::Instant::now() < patience, "the watch never ends");
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Upgrades whatever comes and says back what it hears.

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     panic::AssertUnwindSafe,
+    sync::Arc,
     task::{Context as TaskContext, Poll},
     time::Duration,
 };
@@ -15,9 +16,11 @@ use http_body_util::BodyExt;
 use streaming::Subresource;
 
 use super::{
-    body, info,
+    body,
+    held::hold,
+    info,
     limits::{self, Inflight},
-    metrics::Metrics,
+    metrics::{self, Metrics},
     negotiate::{self, Agreed, Encoding, Streamed},
     respond,
 };
@@ -54,7 +57,7 @@ pub enum Door {
 pub struct Edge {
     pub authenticator: Authenticator,
     pub authorizer: Authorizer,
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     pub(crate) documents: Documents,
     inflight: Inflight,
 }
@@ -152,7 +155,7 @@ async fn answer(
 
     let duration = duration(&info, &query);
     // In-process loops wait for nobody, or a busy tenant would stop what makes it less busy.
-    let _place = match request.extensions().get::<Identity>() {
+    let place = match request.extensions().get::<Identity>() {
         Some(_) => None,
         None => Some(edge.inflight.enter(plane.id, duration)?),
     };
@@ -164,8 +167,14 @@ async fn answer(
         form: Form::Object,
     };
     match duration {
-        limits::Duration::Long => dispatch(server, context, request).await,
+        limits::Duration::Long => {
+            let running = metrics::LongRunning::begin(&edge.metrics, context.info.verb.as_str());
+            let response = dispatch(server, context, request).await?;
+            // A watch is under way for as long as its body is.
+            Ok(response.map(|body| hold(body, (place, running))))
+        }
         limits::Duration::Short => {
+            let _place = place;
             let limit = timeout(&context.query);
             tokio::select! {
                 response = dispatch(server, context, request) => response,

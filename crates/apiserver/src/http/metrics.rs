@@ -1,6 +1,11 @@
 //! A few metrics under upstream's names, with labels of bounded sets: no plane and no name ever is one.
 
-use std::{collections::BTreeMap, fmt::Write, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
 use crate::context::RequestInfo;
 
@@ -12,6 +17,31 @@ const BUCKETS: [f64; 9] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
 
 #[derive(Default)]
 pub struct Metrics(Mutex<Inner>);
+
+/// A watch or stream under way; counted until it is dropped.
+pub struct LongRunning {
+    metrics: Arc<Metrics>,
+    verb: String,
+}
+
+impl LongRunning {
+    pub fn begin(metrics: &Arc<Metrics>, verb: &str) -> LongRunning {
+        let verb = verb.to_uppercase();
+        *metrics.lock().long_running.entry(verb.clone()).or_default() += 1;
+        LongRunning {
+            metrics: Arc::clone(metrics),
+            verb,
+        }
+    }
+}
+
+impl Drop for LongRunning {
+    fn drop(&mut self) {
+        if let Some(count) = self.metrics.lock().long_running.get_mut(&self.verb) {
+            *count -= 1;
+        }
+    }
+}
 
 #[derive(Default)]
 struct Inner {
@@ -40,7 +70,7 @@ struct Histogram {
 impl Metrics {
     /// A request was answered.
     pub fn observe(&self, info: Option<&RequestInfo>, code: u16, took: Duration) {
-        let mut inner = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut inner = self.lock();
         let verb = info.map_or("unknown", |info| info.verb.as_str()).to_uppercase();
         let (group, version, resource, subresource) = match info {
             Some(info) if info.is_resource() => (&*info.group, &*info.version, &*info.resource, &*info.subresource),
@@ -65,21 +95,13 @@ impl Metrics {
         inner.durations.entry(verb).or_default().observe(took.as_secs_f64());
     }
 
-    pub fn long_running_began(&self, verb: &str) {
-        let mut inner = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        *inner.long_running.entry(verb.to_uppercase()).or_default() += 1;
-    }
-
-    pub fn long_running_ended(&self, verb: &str) {
-        let mut inner = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(count) = inner.long_running.get_mut(&verb.to_uppercase()) {
-            *count = count.saturating_sub(1);
-        }
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// In Prometheus' text format.
     pub fn render(&self) -> String {
-        let inner = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let inner = self.lock();
         inner.render().expect("writing to a string never fails")
     }
 }

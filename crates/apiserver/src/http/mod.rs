@@ -5,6 +5,7 @@
 pub mod body;
 pub mod handle;
 pub mod health;
+mod held;
 pub mod info;
 pub mod limits;
 pub mod metrics;
