@@ -1,0 +1,405 @@
+//! The planes of this process: made, opened, listed.
+
+use std::{net::SocketAddrV4, sync::Arc};
+
+use api::{PlaneId, Reason, Status, keys::Layout};
+use bytes::Bytes;
+use identity::{Ca, TokenKey};
+use keyspace::{Compare, KeyRange, Keyspace, Op, Options, Range, Revision, Txn};
+use tokio::sync::OnceCell;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use world::World;
+
+use super::{
+    Addresses, Bootstrap, Bounded, Changes, CustomResources, Isolation, PlaneRecord, PlaneSpec, ServiceRanges,
+    addresses::{Owner, Taken},
+    changes::Class,
+    read_key, refuse,
+};
+use crate::template;
+
+/// Open planes kept at hand; a record is about 3 KiB.
+const OPENED_MAX: usize = 4096;
+
+/// Planes whose resolved definitions are kept at hand.
+const CUSTOM_MAX: usize = 1024;
+
+/// Making a plane tries so many times over when another took the same id, address or name in between.
+const CREATE_TRIES: usize = 8;
+
+const RECORDS: &str = "/p/planes/";
+const ROOT_RECORD: &str = "/p/root";
+
+/// One control plane, opened.
+pub struct Plane {
+    pub id: PlaneId,
+    pub record: PlaneRecord,
+    /// The revision of the record; objects rendered from it carry it as their own.
+    pub revision: Revision,
+    pub keyspace: Arc<dyn Keyspace>,
+    pub layout: Layout,
+}
+
+impl Plane {
+    pub fn is_root(&self) -> bool {
+        self.layout == Layout::Registry
+    }
+
+    /// Whether what it has by birth is rendered and not stored.
+    pub fn is_templated(&self) -> bool {
+        self.record.bootstrap == Bootstrap::Templated
+    }
+}
+
+impl std::fmt::Debug for Plane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.record.fmt(f)
+    }
+}
+
+/// All planes. Cheap to clone.
+#[derive(Clone)]
+pub struct Planes(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<dyn Keyspace>,
+    root_keyspace: Arc<dyn Keyspace>,
+    world: World,
+    ranges: ServiceRanges,
+    /// Where the super plane's API is reached on the node's network.
+    advertise: Option<SocketAddrV4>,
+    addresses: Addresses,
+    opened: Bounded<PlaneId, Arc<Plane>>,
+    custom: Bounded<PlaneId, Arc<CustomResources>>,
+    root: OnceCell<Arc<Plane>>,
+    shared_changes: Changes,
+    root_changes: Changes,
+}
+
+impl Planes {
+    pub(crate) fn new(
+        shared: Arc<dyn Keyspace>,
+        root_keyspace: Arc<dyn Keyspace>,
+        world: World,
+        ranges: ServiceRanges,
+        advertise: Option<SocketAddrV4>,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Planes {
+        Planes(Arc::new(Inner {
+            addresses: Addresses::new(Arc::clone(&shared), Arc::clone(&world.random)),
+            shared_changes: Changes::follow(&shared, Layout::Shared, &world.clock, tasks, stop),
+            root_changes: Changes::follow(&root_keyspace, Layout::Registry, &world.clock, tasks, stop),
+            shared,
+            root_keyspace,
+            world,
+            ranges,
+            advertise,
+            opened: Bounded::new(OPENED_MAX),
+            custom: Bounded::new(CUSTOM_MAX),
+            root: OnceCell::new(),
+        }))
+    }
+
+    pub fn world(&self) -> &World {
+        &self.0.world
+    }
+
+    pub fn shared(&self) -> &Arc<dyn Keyspace> {
+        &self.0.shared
+    }
+
+    pub fn ranges(&self) -> &ServiceRanges {
+        &self.0.ranges
+    }
+
+    pub fn addresses(&self) -> &Addresses {
+        &self.0.addresses
+    }
+
+    /// Who changed roles or definitions last, in the plane's keyspace.
+    pub fn changes(&self, plane: &Plane) -> &Changes {
+        if plane.is_root() {
+            &self.0.root_changes
+        } else {
+            &self.0.shared_changes
+        }
+    }
+
+    /// The super plane, made when first asked for.
+    pub async fn root(&self) -> Result<Arc<Plane>, Status> {
+        self.0.root.get_or_try_init(|| self.open_root()).await.cloned()
+    }
+
+    /// A tenant's plane. `NotFound` if there is none, or if it is being deleted.
+    pub async fn open(&self, id: PlaneId) -> Result<Arc<Plane>, Status> {
+        if let Some(plane) = self.0.opened.get(&id) {
+            return Ok(plane);
+        }
+        let not_found = || Status::new(Reason::NotFound, format!("plane {id} not found"));
+        let (_, found) = read_key(&*self.0.shared, record_key(id)).await?;
+        let found = found.ok_or_else(not_found)?;
+        let record = parse_record(&found.value)?;
+        if record.deleting {
+            return Err(not_found());
+        }
+        let plane = Arc::new(Plane {
+            id,
+            record,
+            revision: found.mod_revision,
+            keyspace: Arc::clone(&self.0.shared),
+            layout: Layout::Shared,
+        });
+        // A materialised plane whose making was cut short, or whose template is older than this binary's.
+        let plane = if !plane.is_templated() && plane.record.template_version < template::VERSION {
+            self.materialise(plane, record_key(id)).await?
+        } else {
+            plane
+        };
+        self.0.opened.insert(id, Arc::clone(&plane));
+        Ok(plane)
+    }
+
+    /// The living plane of that name.
+    pub async fn find(&self, name: &str) -> Result<Option<PlaneId>, Status> {
+        let (_, found) = read_key(&*self.0.shared, name_key(name)).await?;
+        Ok(found.and_then(|found| std::str::from_utf8(&found.value).ok()?.parse().ok()))
+    }
+
+    /// All records, also of planes that are being deleted.
+    pub async fn list(&self) -> Result<Vec<PlaneRecord>, Status> {
+        let ranged = self
+            .0
+            .shared
+            .range(Range::of(KeyRange::prefix(RECORDS)), Options::default())
+            .await
+            .map_err(refuse)?;
+        ranged.items.iter().map(|found| parse_record(&found.value)).collect()
+    }
+
+    /// The plane whose Pods' door has this address.
+    pub async fn by_address(&self, address: std::net::Ipv4Addr) -> Result<Option<PlaneId>, Status> {
+        let owner = self.0.addresses.owner_of_address(address).await?;
+        Ok(owner
+            .filter(|owner| owner.namespace == "default" && owner.name == "kubernetes")
+            .map(|owner| owner.plane))
+    }
+
+    /// Makes a plane: its record, name and address in one transaction. `AlreadyExists` if the name is taken.
+    pub async fn create(&self, spec: PlaneSpec) -> Result<PlaneRecord, Status> {
+        for _ in 0..CREATE_TRIES {
+            if self.find(&spec.name).await?.is_some() {
+                break;
+            }
+            let mut random = [0; PlaneId::LEN];
+            self.0.world.random.fill(&mut random);
+            let id = PlaneId::from_random(random);
+            let owner = kubernetes_owner(id);
+            let Ok(address) = self
+                .0
+                .addresses
+                .allocate_address(&self.0.ranges.pods_door, &owner)
+                .await?
+            else {
+                return Err(Status::new(
+                    Reason::InternalError,
+                    "the range of the Pods' door is full: no plane can be made",
+                ));
+            };
+            let record = self.new_record(id, &spec, address, Isolation::Shared)?;
+            let txn = Txn {
+                compares: vec![
+                    Compare::unchanged(record_key(id), Revision(0)),
+                    Compare::unchanged(name_key(&spec.name), Revision(0)),
+                ],
+                success: vec![
+                    Op::put(record_key(id), encode_record(&record)),
+                    Op::put(name_key(&spec.name), id.to_string()),
+                ],
+                failure: Vec::new(),
+            };
+            let txned = self.0.shared.txn(txn, Options::default()).await;
+            match txned {
+                Ok(txned) if txned.succeeded => {
+                    if spec.bootstrap == Bootstrap::Materialised {
+                        self.open(id).await?;
+                    }
+                    return Ok(record);
+                }
+                Ok(_) => self.0.addresses.release_address(address, &owner).await?,
+                // It may have happened; then the name leads to it, and the address stays its own.
+                Err(error) => return Err(refuse(error)),
+            }
+        }
+        Err(Status::new(
+            Reason::AlreadyExists,
+            format!("a plane named {:?} already exists", spec.name),
+        ))
+    }
+
+    /// The plane's custom resources as they are now.
+    pub async fn custom_resources(&self, plane: &Plane) -> Result<Arc<CustomResources>, Status> {
+        let changed = self.changes(plane).last(plane.id, Class::Definitions);
+        if let Some(custom) = self.0.custom.get(&plane.id)
+            && custom.revision >= changed
+        {
+            return Ok(custom);
+        }
+        let custom = Arc::new(CustomResources::read(plane).await?);
+        self.0.custom.insert(plane.id, Arc::clone(&custom));
+        Ok(custom)
+    }
+
+    pub(super) fn forget(&self, id: PlaneId) {
+        self.0.opened.remove(&id);
+        self.0.custom.remove(&id);
+    }
+
+    async fn open_root(&self) -> Result<Arc<Plane>, Status> {
+        let keyspace = &self.0.root_keyspace;
+        for _ in 0..CREATE_TRIES {
+            let (_, found) = read_key(&**keyspace, ROOT_RECORD).await?;
+            if let Some(found) = found {
+                let record = parse_record(&found.value)?;
+                let mut plane = Arc::new(Plane {
+                    id: record.id,
+                    record,
+                    revision: found.mod_revision,
+                    keyspace: Arc::clone(keyspace),
+                    layout: Layout::Registry,
+                });
+                if plane.record.template_version < template::VERSION {
+                    plane = self.materialise(plane, ROOT_RECORD.into()).await?;
+                }
+                if let Some(advertise) = self.0.advertise {
+                    template::advertise(&plane, advertise).await?;
+                }
+                return Ok(plane);
+            }
+            let mut random = [0; PlaneId::LEN];
+            self.0.world.random.fill(&mut random);
+            let spec = PlaneSpec {
+                name: "super".to_owned(),
+                bootstrap: Bootstrap::Materialised,
+            };
+            let record = self.new_record(
+                PlaneId::from_random(random),
+                &spec,
+                self.0.ranges.root_kubernetes(),
+                Isolation::Dedicated,
+            )?;
+            let txn = Txn {
+                compares: vec![Compare::unchanged(ROOT_RECORD, Revision(0))],
+                success: vec![Op::put(ROOT_RECORD, encode_record(&record))],
+                failure: Vec::new(),
+            };
+            keyspace.txn(txn, Options::default()).await.map_err(refuse)?;
+        }
+        Err(Status::new(
+            Reason::InternalError,
+            "the super plane's record can't be made",
+        ))
+    }
+
+    /// Writes what the plane has by birth and is not there yet, then says so in the record.
+    async fn materialise(&self, plane: Arc<Plane>, key: Bytes) -> Result<Arc<Plane>, Status> {
+        let owner = kubernetes_owner(plane.id);
+        let claimed = self
+            .0
+            .addresses
+            .claim_address(plane.record.kubernetes_service_ip, &owner)
+            .await?;
+        if let Err(Taken::By(other)) = claimed {
+            return Err(Status::new(
+                Reason::InternalError,
+                format!(
+                    "the address {} of the plane's kubernetes Service belongs to plane {}",
+                    plane.record.kubernetes_service_ip, other.plane
+                ),
+            ));
+        }
+        template::materialise(&plane).await?;
+        let mut record = plane.record.clone();
+        record.template_version = template::VERSION;
+        let txn = Txn {
+            compares: vec![Compare::unchanged(key.clone(), plane.revision)],
+            success: vec![Op::put(key.clone(), encode_record(&record))],
+            failure: vec![Op::get(key)],
+        };
+        let txned = plane.keyspace.txn(txn, Options::default()).await.map_err(refuse)?;
+        if !txned.succeeded {
+            return Err(Status::new(
+                Reason::Conflict,
+                format!("the record of plane {} changed while it was opened", plane.id),
+            ));
+        }
+        Ok(Arc::new(Plane {
+            id: plane.id,
+            record,
+            revision: txned.revision,
+            keyspace: Arc::clone(&plane.keyspace),
+            layout: plane.layout,
+        }))
+    }
+
+    fn new_record(
+        &self,
+        id: PlaneId,
+        spec: &PlaneSpec,
+        address: std::net::Ipv4Addr,
+        isolation: Isolation,
+    ) -> Result<PlaneRecord, Status> {
+        let failed = |error: identity::Error| Status::new(Reason::InternalError, error.to_string());
+        let world = &self.0.world;
+        let ca = Ca::generate(&format!("mangrove-{id}"), world.clock.wall(), &*world.random).map_err(failed)?;
+        let token_key = TokenKey::generate().map_err(failed)?;
+        Ok(PlaneRecord {
+            id,
+            name: spec.name.clone(),
+            uid: crate::registry::meta::random_uid(&*world.random),
+            created: crate::registry::meta::now(&*world.clock),
+            ca_cert_pem: ca.certificate_pem().to_owned(),
+            ca_key_pem: ca.key_pem().to_owned(),
+            token_key_pem: token_key.pem().to_owned(),
+            kubernetes_service_ip: address,
+            template_version: match spec.bootstrap {
+                Bootstrap::Templated => template::VERSION,
+                // Raised once everything has been written.
+                Bootstrap::Materialised => 0,
+            },
+            deleting: false,
+            isolation,
+            bootstrap: spec.bootstrap,
+        })
+    }
+}
+
+/// `default/kubernetes` of a plane, as owner of its address.
+pub(super) fn kubernetes_owner(id: PlaneId) -> Owner {
+    Owner {
+        plane: id,
+        namespace: "default".to_owned(),
+        name: "kubernetes".to_owned(),
+    }
+}
+
+pub(super) fn record_key(id: PlaneId) -> Bytes {
+    format!("{RECORDS}{id}").into()
+}
+
+pub(super) fn name_key(name: &str) -> Bytes {
+    format!("/p/names/{name}").into()
+}
+
+pub(super) fn encode_record(record: &PlaneRecord) -> Vec<u8> {
+    serde_json::to_vec(record).expect("a record always encodes")
+}
+
+pub(super) fn parse_record(bytes: &[u8]) -> Result<PlaneRecord, Status> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        Status::new(
+            Reason::InternalError,
+            format!("a plane's record can't be read: {error}"),
+        )
+    })
+}

@@ -1,0 +1,182 @@
+//! Create.
+
+use api::{Object, Status, strategy, validate};
+use http::{Request, Response, StatusCode};
+use keyspace::Revision;
+use serde_json::Value;
+
+use super::{
+    Kind, Place, Registry, Stored, body, convert, definitions, forms, meta,
+    refusals::{self, bad_request},
+    schema, services,
+};
+use crate::{
+    Body,
+    admission::{self, Attempt, Operation},
+    authz::escalation,
+    context::Context,
+};
+
+/// How many names are generated before a collision is told (upstream's `maxNameGenerationCreateAttempts`).
+const NAME_TRIES: usize = 8;
+
+impl Registry {
+    pub(super) async fn create(
+        &self,
+        context: &Context,
+        kind: &Kind,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Status> {
+        let tree = body::json(&body::bytes(request).await?)?;
+        let read = body::object(kind, tree, context.query.field_validation)?;
+        let stored = self.create_object(context, kind, read.tree).await?;
+        let shown = forms::Shown::new(kind, &context.form, self.planes().world().clock.wall());
+        Ok(forms::answer(
+            StatusCode::CREATED,
+            shown.object(&stored),
+            &read.warnings,
+        ))
+    }
+
+    /// Creates an object that was decoded in its served version.
+    pub(super) async fn create_object(
+        &self,
+        context: &Context,
+        kind: &Kind,
+        mut tree: Value,
+    ) -> Result<Stored, Status> {
+        let world = self.planes().world();
+        check_namespace(context, kind, &mut tree)?;
+        if !meta::text(&tree, "resourceVersion").is_empty() {
+            return Err(bad_request(
+                "resourceVersion should not be set on objects to be created",
+            ));
+        }
+        default(kind, &mut tree);
+        convert::to_storage(kind, &mut tree);
+        meta::strip_on_write(&mut tree);
+        meta::set(&mut tree, "uid", Some(meta::random_uid(&*world.random).into()));
+        meta::set(&mut tree, "creationTimestamp", Some(meta::now(&*world.clock).into()));
+        let base = meta::text(&tree, "generateName").to_owned();
+        let generated = meta::text(&tree, "name").is_empty() && !base.is_empty();
+        for attempt in 1.. {
+            let mut tree = tree.clone();
+            if generated {
+                let name = meta::generate_name(&base, &*world.random);
+                meta::set(&mut tree, "name", Some(name.into()));
+            }
+            let name = meta::text(&tree, "name").to_owned();
+            match self.create_named(context, kind, &name, tree).await? {
+                Some(stored) => return Ok(stored),
+                None if generated && attempt < NAME_TRIES => {}
+                None => return Err(refusals::already_exists(kind, &name)),
+            }
+        }
+        unreachable!("the loop ends by its own count")
+    }
+
+    /// `None` if the name is taken.
+    async fn create_named(
+        &self,
+        context: &Context,
+        kind: &Kind,
+        name: &str,
+        mut tree: Value,
+    ) -> Result<Option<Stored>, Status> {
+        let place = Place {
+            plane: &context.plane,
+            kind,
+            namespace: context.info.namespace.as_deref(),
+            name,
+        };
+        strategy::prepare_create(&kind.storage_info(), &mut tree);
+        let attempt = Attempt {
+            registry: self,
+            place,
+            operation: Operation::Create,
+        };
+        admission::mutate(&attempt, &mut tree).await?;
+        refuse_invalid(kind, &tree, validate::create(kind.storage(), &tree))?;
+        if kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
+            definitions::prepare(self.planes(), &context.plane, &mut tree, None).await?;
+        }
+        let found = place.read().await?;
+        if found.stored.is_some() {
+            return Ok(None);
+        }
+        if context.dry_run() {
+            let object = Object::from_tree(tree);
+            escalation::check(&self.edge().authorizer, self.planes(), context, None, &object).await?;
+            return Ok(Some(Stored {
+                object,
+                revision: Revision(0),
+            }));
+        }
+        let claims = services::allocate(self.planes(), &place, &mut tree, None).await?;
+        let object = Object::from_tree(tree);
+        let outcome = async {
+            escalation::check(&self.edge().authorizer, self.planes(), context, None, &object).await?;
+            self.put_new(&place, found.guard, &object).await
+        };
+        match outcome.await {
+            Ok(Some(revision)) => Ok(Some(Stored { object, revision })),
+            refused => {
+                claims.give_back(self.planes()).await;
+                refused.map(|_| None)
+            }
+        }
+    }
+
+    async fn put_new(&self, place: &Place<'_>, guard: Revision, object: &Object) -> Result<Option<Revision>, Status> {
+        let lease = if place.kind.is_core("events") {
+            Some(
+                self.0
+                    .leases
+                    .current(place.plane, &*self.planes().world().clock)
+                    .await?,
+            )
+        } else {
+            None
+        };
+        place.put(self.planes(), guard, object, lease).await
+    }
+}
+
+/// Fills in defaults of an object in its served version.
+pub(super) fn default(kind: &Kind, tree: &mut Value) {
+    match kind {
+        Kind::BuiltIn(info) => api::default::apply(&info.resource, tree),
+        Kind::Custom(custom) => schema::default(custom, tree),
+    }
+}
+
+/// Puts the request's namespace into the object, or refuses another one.
+pub(super) fn check_namespace(context: &Context, kind: &Kind, tree: &mut Value) -> Result<(), Status> {
+    let Some(wanted) = context.info.namespace.as_deref() else {
+        if !kind.is_namespaced() && meta::text(tree, "namespace").is_empty() {
+            meta::set(tree, "namespace", None);
+        }
+        return Ok(());
+    };
+    match meta::text(tree, "namespace") {
+        "" => {
+            meta::set(tree, "namespace", Some(wanted.into()));
+            Ok(())
+        }
+        given if given == wanted => Ok(()),
+        given => Err(bad_request(format!(
+            "the namespace of the provided object does not match the namespace sent on the request: {given} != {wanted}"
+        ))),
+    }
+}
+
+/// Upstream's 422, if there is anything to refuse; what a schema refuses included.
+pub(super) fn refuse_invalid(kind: &Kind, tree: &Value, mut causes: Vec<api::status::Cause>) -> Result<(), Status> {
+    if let Kind::Custom(custom) = kind {
+        causes.extend(schema::validate(custom, tree));
+    }
+    match validate::refusal(kind.info(), tree, causes) {
+        Some(refusal) => Err(refusal),
+        None => Ok(()),
+    }
+}

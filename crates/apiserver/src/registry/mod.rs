@@ -1,0 +1,213 @@
+//! Carrying requests out: every verb, generic over the table of resources.
+//!
+//! [`handle`](Registry::handle) resolves the resource and hands over to a file a verb: [`create`], [`read`] (get),
+//! [`list`], [`watch`], [`update`] (also patches and `status`), [`delete`]. What only some kinds have stands in a file
+//! of its own: [`scale`], [`pods`] (binding, eviction, streams), [`services`] (addresses), [`definitions`].
+
+mod all_planes;
+mod body;
+mod convert;
+mod create;
+pub mod definitions;
+mod delete;
+mod events;
+mod forms;
+mod kind;
+mod list;
+pub mod meta;
+mod objects;
+mod pods;
+mod read;
+mod refusals;
+mod scale;
+mod scan;
+mod schema;
+mod services;
+pub mod splice;
+mod update;
+mod watch;
+
+use std::sync::{Arc, RwLock};
+
+use api::{Object, Reason, Resource, Status};
+use http::{Request, Response};
+use keyspace::Revision;
+use streaming::PodBackend;
+use tokio_util::sync::CancellationToken;
+
+pub use kind::Kind;
+pub use objects::{Found, Place, Stored};
+pub(crate) use refusals::forbidden as refuse_forbidden;
+
+use crate::{
+    Body,
+    context::{Context, PlaneRef, Verb},
+    http::Edge,
+    planes::{ChangeClass, Plane, Planes},
+};
+use events::Leases;
+
+/// What carries requests out. Cheap to clone.
+#[derive(Clone)]
+pub struct Registry(Arc<Inner>);
+
+struct Inner {
+    planes: Planes,
+    pod_backend: Arc<RwLock<Option<Arc<dyn PodBackend>>>>,
+    edge: Arc<Edge>,
+    stop: CancellationToken,
+    leases: Leases,
+}
+
+impl Registry {
+    pub(crate) fn new(
+        planes: Planes,
+        pod_backend: Arc<RwLock<Option<Arc<dyn PodBackend>>>>,
+        edge: Arc<Edge>,
+        stop: CancellationToken,
+    ) -> Registry {
+        Registry(Arc::new(Inner {
+            planes,
+            pod_backend,
+            edge,
+            stop,
+            leases: Leases::default(),
+        }))
+    }
+
+    pub fn planes(&self) -> &Planes {
+        &self.0.planes
+    }
+
+    fn edge(&self) -> &Edge {
+        &self.0.edge
+    }
+
+    fn pod_backend(&self) -> Option<Arc<dyn PodBackend>> {
+        self.0
+            .pod_backend
+            .read()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .clone()
+    }
+
+    /// Carries out a request that was authenticated and authorized.
+    pub async fn handle(&self, context: Context, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let info = &context.info;
+        if info.plane == PlaneRef::All {
+            return self.handle_all_planes(&context).await;
+        }
+        let kind = self
+            .kind(&context.plane, &info.group, &info.version, &info.resource)
+            .await?
+            .ok_or_else(refusals::unknown_resource)?;
+        if !kind.is_namespaced() && info.namespace.is_some() {
+            return Err(refusals::unknown_resource());
+        }
+        if kind.is_namespaced() && info.namespace.is_none() && (info.name.is_some() || info.verb == Verb::Create) {
+            return Err(refusals::method_not_allowed());
+        }
+        if !info.subresource.is_empty() {
+            return self.handle_subresource(&context, &kind, request).await;
+        }
+        if kind.is_core("bindings") {
+            return self.bind(&context, &kind, request).await;
+        }
+        if !kind.info().is_stored() {
+            return self.handle_not_stored(&context, &kind);
+        }
+        if !kind.info().has_verb(info.verb.as_str()) {
+            return Err(refusals::method_not_allowed());
+        }
+        match info.verb {
+            Verb::Get => self.get(&context, &kind).await,
+            Verb::List => self.list(&context, &kind).await,
+            Verb::Watch => self.watch(&context, &kind).await,
+            Verb::Create => self.create(&context, &kind, request).await,
+            Verb::Update | Verb::Patch => self.modify(&context, &kind, request).await,
+            Verb::Delete => self.delete(&context, &kind, request).await,
+            Verb::DeleteCollection => self.delete_collection(&context, &kind, request).await,
+            Verb::NonResource(_) => Err(refusals::unknown_resource()),
+        }
+    }
+
+    async fn handle_subresource(
+        &self,
+        context: &Context,
+        kind: &Kind,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Status> {
+        let info = &context.info;
+        let described = kind
+            .info()
+            .subresource(&info.subresource)
+            .ok_or_else(refusals::unknown_resource)?;
+        if !described.verbs.iter().any(|verb| verb == info.verb.as_str()) {
+            return Err(refusals::method_not_allowed());
+        }
+        match (info.subresource.as_str(), &info.verb) {
+            ("scale", _) => self.scale(context, kind, request).await,
+            (_, Verb::Get) if described.kind == kind.resource().kind => self.get(context, kind).await,
+            (_, Verb::Update | Verb::Patch) if described.kind == kind.resource().kind => {
+                self.modify(context, kind, request).await
+            }
+            ("binding", Verb::Create) if kind.is_core("pods") => self.bind(context, kind, request).await,
+            ("eviction", Verb::Create) if kind.is_core("pods") => self.evict(context, kind, request).await,
+            ("log" | "exec" | "attach" | "portforward", _) if kind.is_core("pods") => {
+                self.stream(context, kind, request).await
+            }
+            (subresource, _) => Err(Status::new(
+                Reason::NotFound,
+                format!("{}/{subresource} is not served", kind.resource().plural),
+            )),
+        }
+    }
+
+    /// Built-in kinds of which nothing is kept.
+    fn handle_not_stored(&self, context: &Context, kind: &Kind) -> Result<Response<Body>, Status> {
+        match context.info.verb {
+            // There are no components that could have a status: they are this process.
+            Verb::List if kind.is_core("componentstatuses") => forms::empty_list(kind),
+            Verb::Get if kind.is_core("componentstatuses") => Err(refusals::not_found(
+                kind,
+                context.info.name.as_deref().unwrap_or_default(),
+            )),
+            _ => Err(refusals::method_not_allowed()),
+        }
+    }
+
+    /// A resource as that plane serves it; `None` if it does not.
+    pub async fn kind(&self, plane: &Plane, group: &str, version: &str, plural: &str) -> Result<Option<Kind>, Status> {
+        if let Some(info) = api::table::find(group, version, plural) {
+            return Ok(Some(Kind::BuiltIn(info)));
+        }
+        // Custom groups have a dot in their name; what has none is no group of ours and costs no look-up.
+        if !group.contains('.') {
+            return Ok(None);
+        }
+        let custom = self.planes().custom_resources(plane).await?;
+        Ok(custom.find(group, version, plural).cloned().map(Kind::Custom))
+    }
+
+    /// All objects of a resource, also those a plane has by birth, and the revision at which they were read.
+    pub async fn list_objects(
+        &self,
+        plane: &Plane,
+        resource: &Resource,
+        namespace: Option<&str>,
+    ) -> Result<(Revision, Vec<Object>), Status> {
+        let kind = self
+            .kind(plane, &resource.group, &resource.version, &resource.plural)
+            .await?
+            .ok_or_else(refusals::unknown_resource)?;
+        let scan = scan::Scan::of_plane(plane, &kind, namespace);
+        let page = scan.page(scan::Ask::everything()).await?;
+        let objects = page.items.into_iter().map(|item| item.stored.object).collect();
+        Ok((page.revision, objects))
+    }
+
+    /// A revision at or after the last change of that class in the plane; what was read at it or later still holds.
+    pub fn last_change(&self, plane: &Plane, class: ChangeClass) -> Revision {
+        self.planes().changes(plane).last(plane.id, class)
+    }
+}

@@ -1,0 +1,195 @@
+//! `scale`: how many replicas an object wants and has, whatever its kind.
+
+use api::{Status, patch};
+use http::{Request, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::{
+    Kind, Registry, body, forms, meta,
+    read::place,
+    refusals::{self, bad_request},
+    update::{Aspect, Patch},
+};
+use crate::{
+    Body, Form,
+    context::{Context, Verb},
+    planes::ScalePaths,
+};
+
+const SCALE_DEFINITION: &str = "io.k8s.api.autoscaling.v1.Scale";
+
+impl Registry {
+    pub(super) async fn scale(
+        &self,
+        context: &Context,
+        kind: &Kind,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Status> {
+        let paths = paths(kind).ok_or_else(refusals::unknown_resource)?;
+        if context.info.verb == Verb::Get {
+            let place = place(context, kind);
+            let stored = place
+                .read()
+                .await?
+                .stored
+                .ok_or_else(|| refusals::not_found(kind, place.name))?;
+            let shown = forms::Shown::new(kind, &Form::Object, std::time::SystemTime::UNIX_EPOCH);
+            return Ok(forms::tree(StatusCode::OK, &scale_of(&paths, &shown.tree(&stored))));
+        }
+        let wanted: Box<dyn Fn(&Value) -> Result<Value, Status> + Send + Sync> = if context.info.verb == Verb::Patch {
+            let patch_type = body::patch_type(&request, kind)?;
+            let patch = Patch::read(patch_type, &body::bytes(request).await?)?;
+            Box::new(move |scale| match &patch {
+                Patch::Json(patch) => patch::json(scale, patch),
+                Patch::Merge(patch) => patch::merge(scale, patch),
+                Patch::Strategic(patch) => match api::schema::of_definition(SCALE_DEFINITION) {
+                    Some(schema) => patch::strategic_type(schema, scale, patch),
+                    None => patch::merge(scale, patch),
+                },
+            })
+        } else {
+            let scale = body::json(&body::bytes(request).await?)?;
+            if !scale["kind"].is_null() && scale["kind"] != "Scale" {
+                return Err(bad_request(format!("{} is not a Scale", scale["kind"])));
+            }
+            Box::new(move |_| Ok(scale.clone()))
+        };
+        let change = |current: &Value| {
+            let scale = wanted(&scale_of(&paths, current))?;
+            let replicas = match &scale["spec"]["replicas"] {
+                Value::Null => 0,
+                replicas => replicas
+                    .as_i64()
+                    .filter(|replicas| i32::try_from(*replicas).is_ok())
+                    .ok_or_else(|| bad_request(format!("spec.replicas: {replicas} is not a number of replicas")))?,
+            };
+            if replicas < 0 {
+                let cause = api::status::Cause {
+                    reason: "FieldValueInvalid",
+                    message: format!("Invalid value: {replicas}: must be greater than or equal to 0"),
+                    field: "spec.replicas".to_owned(),
+                };
+                return Err(refusals::invalid(
+                    kind,
+                    current["metadata"]["name"].as_str().unwrap_or(""),
+                    vec![cause],
+                ));
+            }
+            let mut tree = current.clone();
+            for field in ["resourceVersion", "uid"] {
+                let given = meta::text(&scale, field);
+                // What a Scale leaves out it does not mind.
+                if !given.is_empty() {
+                    meta::set(&mut tree, field, Some(given.into()));
+                }
+            }
+            set_path(&mut tree, &paths.spec_replicas, replicas.into());
+            Ok(body::Read {
+                tree,
+                warnings: Vec::new(),
+            })
+        };
+        let updated = self.update_object(context, kind, Aspect::Main, &change).await?;
+        let shown = forms::Shown::new(kind, &Form::Object, std::time::SystemTime::UNIX_EPOCH);
+        Ok(forms::tree(
+            StatusCode::OK,
+            &scale_of(&paths, &shown.tree(&updated.stored)),
+        ))
+    }
+}
+
+fn paths(kind: &Kind) -> Option<ScalePaths> {
+    match kind {
+        Kind::Custom(custom) => custom.scale.clone(),
+        Kind::BuiltIn(_) => Some(ScalePaths {
+            spec_replicas: ".spec.replicas".to_owned(),
+            status_replicas: ".status.replicas".to_owned(),
+            label_selector: Some(".spec.selector".to_owned()),
+        }),
+    }
+}
+
+fn scale_of(paths: &ScalePaths, object: &Value) -> Value {
+    let metadata = &object["metadata"];
+    let mut scale = json!({
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {},
+        "spec": {"replicas": get_path(object, &paths.spec_replicas).and_then(Value::as_i64).unwrap_or(0)},
+        "status": {"replicas": get_path(object, &paths.status_replicas).and_then(Value::as_i64).unwrap_or(0)},
+    });
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if !metadata[field].is_null() {
+            scale["metadata"][field] = metadata[field].clone();
+        }
+    }
+    let selector = paths.label_selector.as_deref().and_then(|path| get_path(object, path));
+    if let Some(text) = selector.map(selector_text).filter(|text| !text.is_empty()) {
+        scale["status"]["selector"] = text.into();
+    }
+    scale
+}
+
+/// A selector in its text form: a map of labels, a `LabelSelector`, or text already.
+fn selector_text(selector: &Value) -> String {
+    if let Some(text) = selector.as_str() {
+        return text.to_owned();
+    }
+    let structured = selector["matchLabels"].is_object() || selector["matchExpressions"].is_array();
+    let labels = if structured { &selector["matchLabels"] } else { selector };
+    let mut terms: Vec<String> = labels
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
+        let key = expression["key"].as_str().unwrap_or_default();
+        let values: Vec<&str> = expression["values"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        terms.push(match expression["operator"].as_str() {
+            Some("In") => format!("{key} in ({})", values.join(",")),
+            Some("NotIn") => format!("{key} notin ({})", values.join(",")),
+            Some("DoesNotExist") => format!("!{key}"),
+            _ => key.to_owned(),
+        });
+    }
+    terms.join(",")
+}
+
+fn get_path<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('.')
+        .filter(|part| !part.is_empty())
+        .try_fold(object, |value, part| value.get(part))
+}
+
+fn set_path(object: &mut Value, path: &str, value: Value) {
+    let mut at = object;
+    for part in path.split('.').filter(|part| !part.is_empty()) {
+        if !at.is_object() {
+            *at = json!({});
+        }
+        at = &mut at[part];
+    }
+    *at = value;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selector_reads_as_text() {
+        let selector = json!({
+            "matchLabels": {"a": "b", "c": "d"},
+            "matchExpressions": [{"key": "e", "operator": "NotIn", "values": ["f", "g"]}, {"key": "h", "operator": "Exists"}],
+        });
+
+        assert_eq!(selector_text(&selector), "a=b,c=d,e notin (f,g),h");
+        assert_eq!(selector_text(&json!({"a": "b"})), "a=b");
+    }
+}

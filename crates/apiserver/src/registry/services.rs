@@ -1,0 +1,327 @@
+//! Cluster addresses and node ports of Services.
+//!
+//! The rule for addresses: a tenant's Service is allocated (or claims, if it names one) an address of the tenants'
+//! range, in the name of that plane and Service. In the super plane an address of the super plane's own range is
+//! allocated likewise; an explicit address of the tenants' ranges is taken as it is and *not* allocated there, since it
+//! belongs to the tenant's Service whose image the super plane's Service is. Who may write Services in the super plane
+//! is trusted with that. Node ports follow the same rule: one that a tenant owns may be repeated in the super plane.
+
+use std::net::Ipv4Addr;
+
+use api::{Status, status::Cause};
+use serde_json::{Value, json};
+
+use super::{Place, refusals};
+use crate::planes::{
+    Planes,
+    addresses::{Owner, Taken},
+};
+
+/// What was newly claimed for a write, to be given back if the write comes to nothing.
+pub(super) struct Claims {
+    owner: Owner,
+    addresses: Vec<Ipv4Addr>,
+    ports: Vec<u16>,
+    /// The object was changed by it.
+    pub changed: bool,
+}
+
+impl Claims {
+    pub async fn give_back(self, planes: &Planes) {
+        for address in self.addresses {
+            // Failing this the address is lost until the plane is deleted; the write's own refusal matters more.
+            let _ = planes.addresses().release_address(address, &self.owner).await;
+        }
+        for port in self.ports {
+            let _ = planes.addresses().release_port(port, &self.owner).await;
+        }
+    }
+}
+
+fn owner(place: &Place<'_>) -> Owner {
+    Owner {
+        plane: place.plane.id,
+        namespace: place.namespace.unwrap_or_default().to_owned(),
+        name: place.name.to_owned(),
+    }
+}
+
+/// Claims what the Service needs and does not have, and writes it into the object.
+pub(super) async fn allocate(
+    planes: &Planes,
+    place: &Place<'_>,
+    tree: &mut Value,
+    old: Option<&Value>,
+) -> Result<Claims, Status> {
+    let mut claims = Claims {
+        owner: owner(place),
+        addresses: Vec::new(),
+        ports: Vec::new(),
+        changed: false,
+    };
+    if !place.kind.is_core("services") {
+        return Ok(claims);
+    }
+    let before = tree.clone();
+    let allocated = async {
+        allocate_address(planes, place, tree, old, &mut claims).await?;
+        allocate_ports(planes, place, tree, old, &mut claims).await
+    };
+    match allocated.await {
+        Ok(()) => {
+            claims.changed = *tree != before;
+            Ok(claims)
+        }
+        Err(status) => {
+            claims.give_back(planes).await;
+            Err(status)
+        }
+    }
+}
+
+async fn allocate_address(
+    planes: &Planes,
+    place: &Place<'_>,
+    tree: &mut Value,
+    old: Option<&Value>,
+    claims: &mut Claims,
+) -> Result<(), Status> {
+    let spec = &mut tree["spec"];
+    if spec["type"] == "ExternalName" {
+        return Ok(());
+    }
+    let asked = match spec["clusterIP"].as_str().unwrap_or_default() {
+        "" => spec["clusterIPs"][0].as_str().unwrap_or_default().to_owned(),
+        asked => asked.to_owned(),
+    };
+    let ranges = planes.ranges();
+    let (range, foreign) = if place.plane.is_root() {
+        (&ranges.root, Some([&ranges.tenants, &ranges.pods_door]))
+    } else {
+        (&ranges.tenants, None)
+    };
+    let address = match asked.as_str() {
+        "None" => "None".to_owned(),
+        "" => match planes.addresses().allocate_address(range, &claims.owner).await? {
+            Ok(address) => {
+                claims.addresses.push(address);
+                address.to_string()
+            }
+            Err(_) => {
+                return Err(Status::new(
+                    api::Reason::InternalError,
+                    "failed to allocate a serviceIP: range is full",
+                ));
+            }
+        },
+        asked if old.is_some_and(|old| old["spec"]["clusterIP"] == asked) => asked.to_owned(),
+        asked => {
+            let refuse = |why: String| {
+                let message = format!(
+                    "Invalid value: {:?}: failed to allocate IP {asked}: {why}",
+                    json!([asked]).to_string()
+                );
+                let cause = Cause {
+                    reason: "FieldValueInvalid",
+                    message,
+                    field: "spec.clusterIPs".to_owned(),
+                };
+                Err(refusals::invalid(place.kind, place.name, vec![cause]))
+            };
+            let Ok(address) = asked.parse::<Ipv4Addr>() else {
+                return refuse("it is not an IPv4 address".to_owned());
+            };
+            // A tenant's `kubernetes` made anew after its deletion has its own address back.
+            let own = address == place.plane.record.kubernetes_service_ip && claims.owner.name == "kubernetes";
+            if foreign.is_some_and(|foreign| foreign.iter().any(|range| range.contains(&address))) {
+                // The tenant's own; see above.
+            } else if range.contains(&address) || own {
+                match planes.addresses().claim_address(address, &claims.owner).await? {
+                    Ok(()) if own => {}
+                    Ok(()) => claims.addresses.push(address),
+                    Err(Taken::By(_) | Taken::Full) => return refuse("provided IP is already allocated".to_owned()),
+                }
+            } else {
+                return refuse(format!(
+                    "the provided IP ({asked}) is not in the valid range. The range of valid IPs is {} to {}",
+                    range.start(),
+                    range.end()
+                ));
+            }
+            asked.to_owned()
+        }
+    };
+    let spec = &mut tree["spec"];
+    spec["clusterIP"] = address.clone().into();
+    spec["clusterIPs"] = json!([address]);
+    if !spec["ipFamilies"].is_array() {
+        spec["ipFamilies"] = json!(["IPv4"]);
+    }
+    if !spec["ipFamilyPolicy"].is_string() {
+        spec["ipFamilyPolicy"] = "SingleStack".into();
+    }
+    Ok(())
+}
+
+fn wants_ports(spec: &Value) -> bool {
+    match spec["type"].as_str() {
+        Some("NodePort") => true,
+        Some("LoadBalancer") => spec["allocateLoadBalancerNodePorts"] != false,
+        _ => false,
+    }
+}
+
+async fn allocate_ports(
+    planes: &Planes,
+    place: &Place<'_>,
+    tree: &mut Value,
+    old: Option<&Value>,
+    claims: &mut Claims,
+) -> Result<(), Status> {
+    let wants = wants_ports(&tree["spec"]);
+    let has: Vec<u16> = old.map(node_ports).unwrap_or_default();
+    let range = &planes.ranges().node_ports;
+    let Some(ports) = tree["spec"]["ports"].as_array_mut() else {
+        return Ok(());
+    };
+    for (at, port) in ports.iter_mut().enumerate() {
+        let asked = port["nodePort"]
+            .as_u64()
+            .and_then(|asked| u16::try_from(asked).ok())
+            .unwrap_or(0);
+        if asked == 0 {
+            if wants {
+                match planes.addresses().allocate_port(range, &claims.owner).await? {
+                    Ok(allocated) => {
+                        claims.ports.push(allocated);
+                        port["nodePort"] = allocated.into();
+                    }
+                    Err(_) => {
+                        return Err(Status::new(
+                            api::Reason::InternalError,
+                            "failed to allocate a nodePort: range is full",
+                        ));
+                    }
+                }
+            }
+            continue;
+        }
+        if has.contains(&asked) || claims.ports.contains(&asked) {
+            continue;
+        }
+        let refuse = |why: String| {
+            let cause = Cause {
+                reason: "FieldValueInvalid",
+                message: format!("Invalid value: {asked}: {why}"),
+                field: format!("spec.ports[{at}].nodePort"),
+            };
+            Err(refusals::invalid(place.kind, place.name, vec![cause]))
+        };
+        if !range.contains(&asked) {
+            return refuse(format!(
+                "provided port is not in the valid range. The range of valid ports is {}-{}",
+                range.start(),
+                range.end()
+            ));
+        }
+        match planes.addresses().claim_port(asked, &claims.owner).await? {
+            Ok(()) => claims.ports.push(asked),
+            Err(Taken::By(other)) if place.plane.is_root() && other.plane != place.plane.id => {}
+            Err(_) => return refuse("provided port is already allocated".to_owned()),
+        }
+    }
+    Ok(())
+}
+
+/// An update that leaves out what was allocated means to keep it.
+pub(super) fn keep_allocated(new: &mut Value, old: &Value) {
+    let (spec, had) = (&mut new["spec"], &old["spec"]);
+    if !spec.is_object() || spec["type"] == "ExternalName" || had["type"] == "ExternalName" {
+        return;
+    }
+    if spec["clusterIP"].as_str().unwrap_or_default().is_empty() && had["clusterIP"].is_string() {
+        spec["clusterIP"] = had["clusterIP"].clone();
+    }
+    if spec["clusterIPs"].as_array().is_none_or(Vec::is_empty) && spec["clusterIP"] == had["clusterIP"] {
+        spec["clusterIPs"] = had["clusterIPs"].clone();
+    }
+    for field in ["ipFamilies", "ipFamilyPolicy"] {
+        if spec[field].is_null() && !had[field].is_null() {
+            spec[field] = had[field].clone();
+        }
+    }
+    if !wants_ports(spec) {
+        return;
+    }
+    let had = had["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for port in spec["ports"].as_array_mut().into_iter().flatten() {
+        if port["nodePort"].as_u64().unwrap_or(0) == 0
+            && let Some(same) = had
+                .iter()
+                .find(|it| it["port"] == port["port"] && it["protocol"] == port["protocol"])
+            && same["nodePort"].is_number()
+        {
+            port["nodePort"] = same["nodePort"].clone();
+        }
+    }
+}
+
+/// Gives back what an update no longer uses.
+pub(super) async fn release_dropped(
+    planes: &Planes,
+    place: &Place<'_>,
+    old: &Value,
+    new: &Value,
+) -> Result<(), Status> {
+    if !place.kind.is_core("services") {
+        return Ok(());
+    }
+    let owner = owner(place);
+    let kept = cluster_addresses(new);
+    for address in cluster_addresses(old)
+        .into_iter()
+        .filter(|address| !kept.contains(address))
+    {
+        planes.addresses().release_address(address, &owner).await?;
+    }
+    let kept = node_ports(new);
+    for port in node_ports(old).into_iter().filter(|port| !kept.contains(port)) {
+        planes.addresses().release_port(port, &owner).await?;
+    }
+    Ok(())
+}
+
+/// Gives back all that a Service had. The plane's own `kubernetes` keeps its address: the Pods' door stands on it.
+pub(super) async fn release_all(planes: &Planes, place: &Place<'_>, old: &Value) -> Result<(), Status> {
+    let owner = owner(place);
+    for address in cluster_addresses(old) {
+        if address != place.plane.record.kubernetes_service_ip {
+            planes.addresses().release_address(address, &owner).await?;
+        }
+    }
+    for port in node_ports(old) {
+        planes.addresses().release_port(port, &owner).await?;
+    }
+    Ok(())
+}
+
+fn cluster_addresses(service: &Value) -> Vec<Ipv4Addr> {
+    let list = service["spec"]["clusterIPs"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    list.iter()
+        .filter_map(|address| address.as_str()?.parse().ok())
+        .collect()
+}
+
+fn node_ports(service: &Value) -> Vec<u16> {
+    let ports = service["spec"]["ports"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    ports
+        .iter()
+        .filter_map(|port| u16::try_from(port["nodePort"].as_u64()?).ok())
+        .collect()
+}

@@ -1,0 +1,346 @@
+//! Update and patch, of an object or of its status.
+//!
+//! Read, change, compare, put; again if somebody else wrote in between, unless the caller said which version they
+//! meant.
+
+use api::{
+    Object, Reason, Status,
+    patch::{self, PatchType},
+    strategy::{self, Part},
+    validate,
+};
+use http::{Request, Response, StatusCode};
+use serde_json::Value;
+
+use super::{
+    Kind, Place, Registry, Stored, body, convert,
+    create::{check_namespace, default, refuse_invalid},
+    definitions, forms, meta,
+    read::place,
+    refusals::{self, MODIFIED, bad_request},
+    services,
+};
+use crate::{
+    Body,
+    admission::{self, Attempt, Operation},
+    authz::escalation,
+    context::{Context, Verb},
+};
+
+/// How often a change is tried over when others write at the same time (upstream's `patch.go`: 5).
+const TRIES: usize = 8;
+
+/// Which part of an object a request is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Aspect {
+    Main,
+    Status,
+    /// `namespaces/finalize`.
+    Finalize,
+    /// `pods/binding`: the server's own change, of spec and status at once.
+    Binding,
+}
+
+/// What became of an update.
+pub(super) struct Updated {
+    pub stored: Stored,
+    pub created: bool,
+    pub warnings: Vec<String>,
+}
+
+/// Makes the wanted object, in its served version and decoded, of the current one (with its `resourceVersion`).
+pub(super) type Change<'a> = dyn Fn(&Value) -> Result<body::Read, Status> + Send + Sync + 'a;
+
+impl Registry {
+    pub(super) async fn modify(
+        &self,
+        context: &Context,
+        kind: &Kind,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Status> {
+        let aspect = match context.info.subresource.as_str() {
+            "" | "ephemeralcontainers" | "resize" => Aspect::Main,
+            "finalize" => Aspect::Finalize,
+            _ => Aspect::Status,
+        };
+        let validation = context.query.field_validation;
+        let updated = if context.info.verb == Verb::Patch {
+            let patch_type = body::patch_type(&request, kind)?;
+            let patch = Patch::read(patch_type, &body::bytes(request).await?)?;
+            self.update_object(context, kind, aspect, &|current| {
+                body::object(kind, patch.apply(kind, current)?, validation)
+            })
+            .await?
+        } else {
+            let tree = body::json(&body::bytes(request).await?)?;
+            let read = body::object(kind, tree, validation)?;
+            if aspect == Aspect::Main
+                && let Some(created) = self.create_by_update(context, kind, &read).await?
+            {
+                created
+            } else {
+                self.update_object(context, kind, aspect, &|_| {
+                    Ok(body::Read {
+                        tree: read.tree.clone(),
+                        warnings: read.warnings.clone(),
+                    })
+                })
+                .await?
+            }
+        };
+        let code = if updated.created {
+            StatusCode::CREATED
+        } else {
+            StatusCode::OK
+        };
+        let shown = forms::Shown::new(kind, &context.form, self.planes().world().clock.wall());
+        Ok(forms::answer(code, shown.object(&updated.stored), &updated.warnings))
+    }
+
+    /// An update of what is not there makes it, for kinds that allow it. `None` if it is there, or may not be made so.
+    async fn create_by_update(
+        &self,
+        context: &Context,
+        kind: &Kind,
+        read: &body::Read,
+    ) -> Result<Option<Updated>, Status> {
+        if !strategy::allows_create_on_update(kind.storage())
+            || !meta::text(&read.tree, "uid").is_empty()
+            || !matches!(meta::text(&read.tree, "resourceVersion"), "" | "0")
+            || place(context, kind).read().await?.stored.is_some()
+        {
+            return Ok(None);
+        }
+        let mut tree = read.tree.clone();
+        check_name(context, &mut tree)?;
+        meta::set(&mut tree, "resourceVersion", None);
+        Ok(Some(Updated {
+            stored: self.create_object(context, kind, tree).await?,
+            created: true,
+            warnings: read.warnings.clone(),
+        }))
+    }
+
+    pub(super) async fn update_object(
+        &self,
+        context: &Context,
+        kind: &Kind,
+        aspect: Aspect,
+        change: &Change<'_>,
+    ) -> Result<Updated, Status> {
+        let place = place(context, kind);
+        for _ in 0..TRIES {
+            let found = place.read().await?;
+            let current = found.stored.ok_or_else(|| refusals::not_found(kind, place.name))?;
+            let shown = forms::Shown::new(kind, &crate::Form::Object, std::time::SystemTime::UNIX_EPOCH);
+            let body::Read { mut tree, warnings } = change(&shown.tree(&current))?;
+            check_name(context, &mut tree)?;
+            check_namespace(context, kind, &mut tree)?;
+            let pinned = check_preconditions(context, kind, &current, &tree)?;
+
+            default(kind, &mut tree);
+            convert::to_storage(kind, &mut tree);
+            meta::strip_on_write(&mut tree);
+            self.prepare(&place, aspect, &mut tree, current.object.tree()).await?;
+
+            let object = Object::from_tree(tree);
+            let done = |stored| Updated {
+                stored,
+                created: false,
+                warnings: warnings.clone(),
+            };
+            if object == current.object {
+                return Ok(done(current));
+            }
+            escalation::check(
+                &self.edge().authorizer,
+                self.planes(),
+                context,
+                Some(&current.object),
+                &object,
+            )
+            .await?;
+            if context.dry_run() {
+                return Ok(done(Stored {
+                    object,
+                    revision: current.revision,
+                }));
+            }
+            if is_over(kind, object.tree()) {
+                match place.remove(self.planes(), found.guard).await? {
+                    Some(revision) => {
+                        self.after_removal(&place, &object).await?;
+                        return Ok(done(Stored { object, revision }));
+                    }
+                    None if pinned => return Err(refusals::conflict(kind, place.name, MODIFIED)),
+                    None => continue,
+                }
+            }
+            let mut tree = object.tree().clone();
+            let claims = services::allocate(self.planes(), &place, &mut tree, Some(current.object.tree())).await?;
+            let object = if claims.changed {
+                Object::from_tree(tree)
+            } else {
+                object
+            };
+            match place.put(self.planes(), found.guard, &object, None).await {
+                Ok(Some(revision)) => {
+                    services::release_dropped(self.planes(), &place, current.object.tree(), object.tree()).await?;
+                    return Ok(done(Stored { object, revision }));
+                }
+                Ok(None) => {
+                    claims.give_back(self.planes()).await;
+                    if pinned {
+                        return Err(refusals::conflict(kind, place.name, MODIFIED));
+                    }
+                }
+                Err(status) => {
+                    claims.give_back(self.planes()).await;
+                    return Err(status);
+                }
+            }
+        }
+        Err(refusals::conflict(kind, place.name, MODIFIED))
+    }
+
+    /// From what the caller wants to what would be stored; refused if it may not be.
+    async fn prepare(&self, place: &Place<'_>, aspect: Aspect, tree: &mut Value, old: &Value) -> Result<(), Status> {
+        let kind = place.kind;
+        let info = kind.storage_info();
+        let part = match aspect {
+            Aspect::Status => Part::Status,
+            Aspect::Main | Aspect::Finalize | Aspect::Binding => Part::Main,
+        };
+        if aspect == Aspect::Binding {
+            return Ok(());
+        }
+        if aspect == Aspect::Finalize {
+            let finalizers = tree["spec"]["finalizers"].clone();
+            *tree = old.clone();
+            match finalizers.as_array().map(Vec::is_empty) {
+                Some(false) => tree["spec"]["finalizers"] = finalizers,
+                _ => {
+                    if let Some(spec) = tree["spec"].as_object_mut() {
+                        spec.remove("finalizers");
+                    }
+                }
+            }
+            return Ok(());
+        }
+        if kind.is_core("services") && aspect == Aspect::Main {
+            services::keep_allocated(tree, old);
+        }
+        strategy::prepare_update(&info, part, tree, old);
+        let attempt = Attempt {
+            registry: self,
+            place: *place,
+            operation: Operation::Update,
+        };
+        if aspect == Aspect::Main {
+            admission::mutate(&attempt, tree).await?;
+        }
+        refuse_invalid(kind, tree, validate::update(kind.storage(), part, tree, old))?;
+        if aspect == Aspect::Main && kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
+            definitions::prepare(self.planes(), place.plane, tree, Some(old)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether an object that is being deleted has nothing left to wait for.
+pub(super) fn is_over(kind: &Kind, tree: &Value) -> bool {
+    let metadata = &tree["metadata"];
+    let empty = |list: &Value| list.as_array().is_none_or(Vec::is_empty);
+    metadata["deletionTimestamp"].is_string()
+        && metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+        && empty(&metadata["finalizers"])
+        && (!kind.is_core("namespaces") || empty(&tree["spec"]["finalizers"]))
+}
+
+/// Puts the request's name into the object, or refuses another one.
+fn check_name(context: &Context, tree: &mut Value) -> Result<(), Status> {
+    let wanted = context.info.name.as_deref().unwrap_or_default();
+    match meta::text(tree, "name") {
+        "" => {
+            meta::set(tree, "name", Some(wanted.into()));
+            Ok(())
+        }
+        given if given == wanted => Ok(()),
+        given => Err(bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({wanted})"
+        ))),
+    }
+}
+
+/// True if the caller said which version they mean.
+fn check_preconditions(context: &Context, kind: &Kind, current: &Stored, tree: &Value) -> Result<bool, Status> {
+    let name = current.object.name();
+    let uid = meta::text(tree, "uid");
+    if !uid.is_empty() && uid != current.object.uid() {
+        let why = format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            current.object.uid()
+        );
+        return Err(refusals::conflict(kind, name, &why));
+    }
+    let version = meta::text(tree, "resourceVersion");
+    let is_current = version == current.revision.to_string();
+    if context.info.verb == Verb::Patch {
+        // A patch that does not name a version carries the current one along.
+        return if is_current || version.is_empty() {
+            Ok(false)
+        } else {
+            Err(refusals::conflict(kind, name, MODIFIED))
+        };
+    }
+    if matches!(version, "" | "0") {
+        if strategy::allows_unconditional_update(kind.storage()) {
+            return Ok(false);
+        }
+        let cause = api::status::Cause {
+            reason: "FieldValueInvalid",
+            message: "Invalid value: 0x0: must be specified for an update".to_owned(),
+            field: "metadata.resourceVersion".to_owned(),
+        };
+        return Err(refusals::invalid(kind, name, vec![cause]));
+    }
+    if is_current {
+        Ok(true)
+    } else {
+        Err(refusals::conflict(kind, name, MODIFIED))
+    }
+}
+
+/// A patch, read once.
+pub(super) enum Patch {
+    Json(bytes::Bytes),
+    Merge(Value),
+    Strategic(Value),
+}
+
+impl Patch {
+    pub fn read(patch_type: PatchType, bytes: &bytes::Bytes) -> Result<Patch, Status> {
+        let tree = || -> Result<Value, Status> {
+            serde_json::from_slice(bytes).map_err(|error| bad_request(format!("error decoding patch: {error}")))
+        };
+        Ok(match patch_type {
+            PatchType::Json => Patch::Json(bytes.clone()),
+            PatchType::Merge => Patch::Merge(tree()?),
+            PatchType::Strategic => Patch::Strategic(tree()?),
+            PatchType::Apply => {
+                return Err(Status::new(
+                    Reason::UnsupportedMediaType,
+                    "server-side apply is not served yet",
+                ));
+            }
+        })
+    }
+
+    pub fn apply(&self, kind: &Kind, current: &Value) -> Result<Value, Status> {
+        match self {
+            Patch::Json(patch) => patch::json(current, patch),
+            Patch::Merge(patch) => patch::merge(current, patch),
+            Patch::Strategic(patch) => patch::strategic(kind.resource(), current, patch),
+        }
+    }
+}

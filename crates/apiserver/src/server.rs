@@ -1,0 +1,163 @@
+//! The server as a whole: what it is given, what it owns, how it ends. How a request goes through it is in the edge.
+
+use std::{
+    net::SocketAddrV4,
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use keyspace::{KeyRange, Keyspace, Options, Range, Revision};
+use streaming::PodBackend;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use world::World;
+
+pub use crate::planes::ServiceRanges;
+use crate::{http::Edge, planes::Planes, registry::Registry};
+
+/// How often history is given up, and how much of it is kept: what is older than one to two intervals goes (upstream's
+/// `--etcd-compaction-interval`).
+const COMPACT_EVERY: Duration = Duration::from_secs(300);
+
+/// How often watchers that asked for bookmarks get one (upstream's `bookmarkFrequency`).
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+
+/// What a server is given.
+pub struct ApiServerOptions {
+    /// All tenant planes, and the records of planes and addresses.
+    pub shared: Arc<dyn Keyspace>,
+    /// The super plane alone.
+    pub root: Arc<dyn Keyspace>,
+    pub world: World,
+    /// Who can reach Pods; may be set later ([`ApiServer::set_pod_backend`]).
+    pub pod_backend: Option<Arc<dyn PodBackend>>,
+    pub ranges: ServiceRanges,
+    /// Where the super plane's API is reached on the node's network: the endpoint of its `kubernetes` Service.
+    pub advertise: Option<SocketAddrV4>,
+}
+
+/// Planes, as one service. Cheap to clone; the last clone's drop ends its tasks.
+#[derive(Clone)]
+pub struct ApiServer(Arc<Inner>);
+
+struct Inner {
+    planes: Planes,
+    registry: Registry,
+    edge: Arc<Edge>,
+    pod_backend: Arc<RwLock<Option<Arc<dyn PodBackend>>>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl ApiServer {
+    /// Has to be called within a tokio runtime: compaction and bookmarks are tasks of the server.
+    pub fn new(options: ApiServerOptions) -> ApiServer {
+        let tasks = TaskTracker::new();
+        let stop = CancellationToken::new();
+        let pod_backend = Arc::new(RwLock::new(options.pod_backend));
+        let planes = Planes::new(
+            Arc::clone(&options.shared),
+            Arc::clone(&options.root),
+            options.world.clone(),
+            options.ranges,
+            options.advertise,
+            &tasks,
+            &stop,
+        );
+        let edge = Arc::new(Edge::default());
+        let registry = Registry::new(
+            planes.clone(),
+            Arc::clone(&pod_backend),
+            Arc::clone(&edge),
+            stop.clone(),
+        );
+        for keyspace in [options.shared, options.root] {
+            let clock = Arc::clone(&options.world.clock);
+            let run = async move { tokio::join!(compact(&*keyspace, &*clock), bookmarks(&*keyspace, &*clock)) };
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    _ = run => {}
+                }
+            });
+        }
+        tasks.close();
+        ApiServer(Arc::new(Inner {
+            planes,
+            registry,
+            edge,
+            pod_backend,
+            tasks,
+            stop,
+        }))
+    }
+
+    pub fn planes(&self) -> &Planes {
+        &self.0.planes
+    }
+
+    /// What authenticates, authorizes and counts.
+    pub fn edge(&self) -> &Edge {
+        &self.0.edge
+    }
+
+    pub fn registry(&self) -> &Registry {
+        &self.0.registry
+    }
+
+    pub fn set_pod_backend(&self, backend: Arc<dyn PodBackend>) {
+        *self
+            .0
+            .pod_backend
+            .write()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(backend);
+    }
+
+    /// Cancelled when the server ends; watches end with it.
+    pub fn stopped(&self) -> &CancellationToken {
+        &self.0.stop
+    }
+
+    /// Ends watches and the server's tasks, and waits for them.
+    pub async fn shutdown(&self) {
+        self.0.stop.cancel();
+        self.0.tasks.wait().await;
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Gives up the history before the revision of one interval ago.
+async fn compact(keyspace: &dyn Keyspace, clock: &dyn world::Clock) {
+    let mut before: Option<Revision> = None;
+    loop {
+        let current = Range {
+            content: keyspace::Content::CountOnly,
+            ..Range::of(KeyRange::one("/p/root"))
+        };
+        if let Ok(ranged) = keyspace.range(current, Options::default()).await {
+            if let Some(before) = before.filter(|before| before.0 > 1) {
+                // Refused if somebody else did it: then it is done.
+                if let Err(error) = keyspace.compact(before, Options::default()).await {
+                    tracing::debug!(%error, "compaction was refused");
+                }
+            }
+            before = Some(ranged.revision);
+        }
+        clock.sleep(COMPACT_EVERY).await;
+    }
+}
+
+/// Lets every open watch know how far it is.
+async fn bookmarks(keyspace: &dyn Keyspace, clock: &dyn world::Clock) {
+    loop {
+        clock.sleep(BOOKMARK_EVERY).await;
+        if let Err(error) = keyspace.request_progress().await {
+            tracing::debug!(%error, "progress can't be asked for");
+        }
+    }
+}
