@@ -4,30 +4,26 @@ use std::time::Duration;
 
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 
-use crate::progress::ProgressBy;
-
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct EtcdOptions {
     /// `http://host:port` or `https://host:port`, members of one cluster.
     pub endpoints: Vec<String>,
-    /// What all keys begin with in etcd. Empty for an etcd that is ours alone, or shared with an upstream API server.
-    pub prefix: Vec<u8>,
-    /// Who signed the server's certificate, PEM. Needed for `https`.
-    pub ca: Option<Vec<u8>>,
-    /// Certificate and key, PEM.
-    pub identity: Option<(Vec<u8>, Vec<u8>)>,
-    /// `None` asks the server for its version and decides.
-    pub progress: Option<ProgressBy>,
+    /// What all keys begin with in etcd. Empty for an etcd that is ours alone. One keyspace's prefix must not begin with
+    /// another's: `/mangrove/a` and `/mangrove/b`, not `/mangrove` and `/mangrove/b`.
+    pub prefix: String,
+    /// Who signed the server's certificate. Needed for `https`.
+    pub ca_pem: Option<Vec<u8>>,
+    /// Our certificate, if the server wants one, with its key.
+    pub certificate_pem: Option<Vec<u8>>,
+    pub key_pem: Option<Vec<u8>>,
 }
 
 impl EtcdOptions {
-    pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>, prefix: impl Into<Vec<u8>>) -> EtcdOptions {
+    pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>, prefix: impl Into<String>) -> EtcdOptions {
         EtcdOptions {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
             prefix: prefix.into(),
-            ca: None,
-            identity: None,
-            progress: None,
+            ..EtcdOptions::default()
         }
     }
 }
@@ -61,22 +57,28 @@ pub(crate) async fn connect(options: &EtcdOptions) -> Result<Connected, ConnectE
     if options.endpoints.is_empty() {
         return Err(ConnectError::Options("no endpoint is given".into()));
     }
-    if !options.prefix.is_empty() && options.prefix.iter().all(|byte| *byte == 0xff) {
-        return Err(ConnectError::Options("a prefix must have a byte below 0xff".into()));
-    }
+    let identity = match (&options.certificate_pem, &options.key_pem) {
+        (Some(certificate), Some(key)) => Some(Identity::from_pem(certificate, key)),
+        (None, None) => None,
+        _ => {
+            return Err(ConnectError::Options(
+                "a certificate needs its key, and a key its certificate".into(),
+            ));
+        }
+    };
     let mut connect = ConnectOptions::new()
         .with_connect_timeout(CONNECT_TIMEOUT)
         .with_keep_alive(KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT)
         .with_keep_alive_while_idle(true)
         // A member that has lost its cluster ends its watches instead of keeping silent.
         .with_require_leader(true);
-    if options.ca.is_some() || options.identity.is_some() {
+    if options.ca_pem.is_some() || identity.is_some() {
         let mut tls = TlsOptions::new();
-        if let Some(ca) = &options.ca {
+        if let Some(ca) = &options.ca_pem {
             tls = tls.ca_certificate(Certificate::from_pem(ca));
         }
-        if let Some((certificate, key)) = &options.identity {
-            tls = tls.identity(Identity::from_pem(certificate, key));
+        if let Some(identity) = identity {
+            tls = tls.identity(identity);
         }
         connect = connect.with_tls(tls);
     } else if options

@@ -40,12 +40,20 @@ pub struct EtcdKeyspace {
 
 impl EtcdKeyspace {
     pub async fn connect(options: EtcdOptions) -> Result<EtcdKeyspace, ConnectError> {
+        EtcdKeyspace::connect_with(options, None).await
+    }
+
+    /// With `progress` by other means than those that the server's version speaks for.
+    pub async fn connect_with(
+        options: EtcdOptions,
+        progress: Option<ProgressBy>,
+    ) -> Result<EtcdKeyspace, ConnectError> {
         let Connected { client, version } = connect(&options).await?;
-        let progress = options.progress.unwrap_or(ProgressBy::for_version(&version));
+        let progress = progress.unwrap_or(ProgressBy::for_version(&version));
         tracing::debug!(version, ?progress, "connected to etcd");
         Ok(EtcdKeyspace {
             client,
-            prefix: Prefix::new(options.prefix),
+            prefix: Prefix::new(options.prefix.into_bytes()),
             progress,
             version,
             watches: Mutex::default(),

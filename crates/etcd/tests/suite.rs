@@ -13,7 +13,7 @@ use std::{
 };
 
 use etcd::{ConnectError, EtcdKeyspace, EtcdOptions, ProgressBy};
-use keyspace::{Error, Followed, KeyRange, Keyspace, Op, Options, Range, Txn, index::Limits, suite};
+use keyspace::{Error, Followed, KeyRange, Keyspace, Op, Options, Range, Txn, suite};
 use world::World;
 
 const ETCD: &str = "/usr/bin/etcd";
@@ -61,13 +61,19 @@ impl Etcd {
         })
     }
 
-    async fn keyspace(&self, options: impl FnOnce(&mut EtcdOptions)) -> EtcdKeyspace {
-        static PREFIXES: AtomicUsize = AtomicUsize::new(0);
-        let prefix = format!("/test-{}/", PREFIXES.fetch_add(1, Ordering::Relaxed));
-        let mut all = EtcdOptions::new([&self.endpoint], prefix);
-        options(&mut all);
-        EtcdKeyspace::connect(all).await.expect("etcd answers")
+    async fn keyspace(&self, prefix: &str) -> EtcdKeyspace {
+        let options = EtcdOptions::new([&self.endpoint], prefix);
+        EtcdKeyspace::connect(options).await.expect("etcd answers")
     }
+
+    async fn fresh(&self) -> EtcdKeyspace {
+        self.keyspace(&fresh_prefix()).await
+    }
+}
+
+fn fresh_prefix() -> String {
+    static PREFIXES: AtomicUsize = AtomicUsize::new(0);
+    format!("/test-{}/", PREFIXES.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Drop for Etcd {
@@ -80,15 +86,15 @@ impl Drop for Etcd {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcd_is_a_keyspace() {
     let Some(etcd) = Etcd::start() else { return };
-    suite::run(|| async { Arc::new(etcd.keyspace(|_| ()).await) as Arc<dyn Keyspace> }).await;
+    suite::run(|| async { Arc::new(etcd.fresh().await) as Arc<dyn Keyspace> }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcd_followed_is_a_keyspace() {
     let Some(etcd) = Etcd::start() else { return };
     suite::run(|| async {
-        let far = Arc::new(etcd.keyspace(|_| ()).await);
-        let followed = Followed::start(far, &World::real(), Limits::default()).await;
+        let far = Arc::new(etcd.fresh().await);
+        let followed = Followed::start(far, World::real()).await;
         Arc::new(followed.expect("it can be read")) as Arc<dyn Keyspace>
     })
     .await;
@@ -102,9 +108,10 @@ async fn progress_can_be_requested_of_etcd_itself() {
         .iter()
         .filter(|behaviour| behaviour.name.contains("progress"))
     {
-        let keyspace = etcd
-            .keyspace(|options| options.progress = Some(ProgressBy::Request))
-            .await;
+        let options = EtcdOptions::new([&etcd.endpoint], fresh_prefix());
+        let keyspace = EtcdKeyspace::connect_with(options, Some(ProgressBy::Request))
+            .await
+            .expect("etcd answers");
         let checked = tokio::time::timeout(Duration::from_secs(30), (behaviour.check)(Arc::new(keyspace))).await;
         assert!(checked.is_ok(), "{} hangs", behaviour.name);
     }
@@ -134,9 +141,9 @@ async fn put(keyspace: &EtcdKeyspace, key: &'static str) -> Result<(), Error> {
 #[tokio::test]
 async fn keyspaces_of_one_etcd_do_not_see_each_other() {
     let Some(etcd) = Etcd::start() else { return };
-    let whole = etcd.keyspace(|options| options.prefix.clear()).await;
-    let a = etcd.keyspace(|options| options.prefix = b"/a/".to_vec()).await;
-    let b = etcd.keyspace(|options| options.prefix = b"/b/".to_vec()).await;
+    let whole = etcd.keyspace("").await;
+    let a = etcd.keyspace("/a/").await;
+    let b = etcd.keyspace("/b/").await;
     put(&a, "x").await.expect("can be written");
     put(&b, "y").await.expect("can be written");
     for keyspace in [&a, &b, &whole] {
@@ -154,7 +161,7 @@ async fn keyspaces_of_one_etcd_do_not_see_each_other() {
 #[tokio::test]
 async fn an_etcd_that_is_gone_is_told_apart_from_one_that_may_have_written() {
     let Some(mut etcd) = Etcd::start() else { return };
-    let keyspace = etcd.keyspace(|_| ()).await;
+    let keyspace = etcd.fresh().await;
     put(&keyspace, "x").await.expect("can be written");
     etcd.child.kill().expect("ours to end");
     etcd.child.wait().expect("it ends");
@@ -178,7 +185,10 @@ async fn an_etcd_that_is_gone_is_told_apart_from_one_that_may_have_written() {
 async fn options_that_can_not_be_right_are_refused() {
     for options in [
         EtcdOptions::new(Vec::<String>::new(), "/x/"),
-        EtcdOptions::new(["http://127.0.0.1:1"], b"\xff".to_vec()),
+        EtcdOptions {
+            key_pem: Some(Vec::new()),
+            ..EtcdOptions::new(["https://127.0.0.1:1"], "/x/")
+        },
         EtcdOptions::new(["https://127.0.0.1:1"], "/x/"),
     ] {
         let refused = EtcdKeyspace::connect(options).await.err();

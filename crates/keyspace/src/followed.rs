@@ -60,7 +60,11 @@ pub struct Followed {
 
 impl Followed {
     /// Reads all of `far` once, and follows it until the handle is dropped.
-    pub async fn start(far: Arc<dyn Keyspace>, world: &World, limits: Limits) -> Result<Followed> {
+    pub async fn start(far: Arc<dyn Keyspace>, world: World) -> Result<Followed> {
+        Followed::with_limits(far, world, Limits::default()).await
+    }
+
+    pub async fn with_limits(far: Arc<dyn Keyspace>, world: World, limits: Limits) -> Result<Followed> {
         let index = read_all(far.as_ref(), limits).await?;
         let (tell, reached) = watch::channel(index.revision());
         let view = View::new(index);
@@ -79,7 +83,7 @@ impl Followed {
         Ok(Followed {
             far,
             view,
-            clock: world.clock.clone(),
+            clock: world.clock,
             reached,
             written: AtomicU64::new(0),
             reads,

@@ -127,7 +127,7 @@ async fn a_followed_keyspace_is_one_too() {
     suite::run(|| async {
         let world = World::real();
         let far = Arc::new(MemoryKeyspace::new(world.clone()));
-        let followed = keyspace::Followed::start(far, &world, Limits::default()).await;
+        let followed = keyspace::Followed::start(far, world).await;
         Arc::new(followed.expect("it can be read")) as Arc<dyn Keyspace>
     })
     .await;
@@ -144,9 +144,7 @@ async fn a_view_that_was_compacted_away_begins_anew() {
         },
     ));
     put(&far, "a", vec![]).await.unwrap();
-    let followed = keyspace::Followed::start(far.clone(), &world, Limits::default())
-        .await
-        .unwrap();
+    let followed = keyspace::Followed::start(far.clone(), world).await.unwrap();
     let watch = Watch {
         keys: everything(),
         from: None,
