@@ -124,8 +124,8 @@ fn merge_maps(mut original: Tree, mut patch: Tree, kind: Option<&'static Type>) 
             continue;
         }
         let Some(present) = original.get_mut(&name) else {
-            if !deletes {
-                original.insert(name, without_directives(value)?);
+            if let Some(value) = without_directives(value).filter(|_| !deletes) {
+                original.insert(name, value);
             }
             continue;
         };
@@ -148,7 +148,12 @@ fn merge_maps(mut original: Tree, mut patch: Tree, kind: Option<&'static Type>) 
                 *present = Value::Array(merged);
             }
             (old, _) if deletes => *present = old,
-            (_, new) => *present = without_directives(new)?,
+            (_, new) => match without_directives(new) {
+                Some(new) => *present = new,
+                None => {
+                    original.remove(&name);
+                }
+            },
         }
     }
     Ok(original)
@@ -214,10 +219,7 @@ fn merge_ordered_lists(original: &mut Tree, patch: &mut Tree, kind: Option<&'sta
         }
         let merged = match (old.clone(), new) {
             (Some(old), None) => old,
-            (None, Some(new)) => match without_directives(Value::Array(new))? {
-                Value::Array(new) => new,
-                _ => Vec::new(),
-            },
+            (None, Some(new)) => new.into_iter().filter_map(without_directives).collect(),
             (Some(old), Some(new)) if meaning.merge => merge_lists(old, new, &meaning, false)?,
             (Some(_), Some(new)) => new,
             (None, None) => continue,
@@ -271,7 +273,7 @@ fn merge_lists(old: Vec<Value>, new: Vec<Value>, meaning: &Meaning, deletes: boo
                     *found = Value::Object(merge_maps(found_map, item, meaning.inner)?);
                 }
             }
-            None => merged.push(without_directives(item.clone())?),
+            None => merged.extend(without_directives(item.clone())),
         }
     }
     Ok(in_order(merged, &new, &old, key))
@@ -311,33 +313,21 @@ fn apply_list_directives(mut old: Vec<Value>, new: Vec<Value>, key: &str) -> Res
     Ok(if replaces { (rest, Vec::new()) } else { (old, rest) })
 }
 
-/// What is set and was absent before: nulls mean nothing there, and directives are not data.
-fn without_directives(value: Value) -> Result<Value, Refused> {
-    Ok(match value {
+/// What is set and was absent before: nulls mean nothing there, and what carries a directive is not data.
+fn without_directives(value: Value) -> Option<Value> {
+    Some(match value {
+        Value::Object(fields) if fields.contains_key(DIRECTIVE) => return None,
         Value::Object(fields) => {
-            let mut kept = Tree::new();
-            for (name, value) in fields {
-                if name == DIRECTIVE || name == RETAIN_KEYS || name.starts_with(SET_ELEMENT_ORDER) || value.is_null() {
-                    continue;
-                }
-                if name.starts_with(DELETE_FROM_LIST) {
-                    continue;
-                }
-                kept.insert(name, without_directives(value)?);
-            }
-            Value::Object(kept)
+            let is_directive = |name: &str| {
+                name == RETAIN_KEYS || name.starts_with(SET_ELEMENT_ORDER) || name.starts_with(DELETE_FROM_LIST)
+            };
+            let kept = fields
+                .into_iter()
+                .filter(|(name, value)| !value.is_null() && !is_directive(name))
+                .filter_map(|(name, value)| Some((name, without_directives(value)?)));
+            Value::Object(kept.collect())
         }
-        Value::Array(items) => {
-            let mut kept = Vec::with_capacity(items.len());
-            for item in items {
-                match item.get(DIRECTIVE).and_then(Value::as_str) {
-                    Some("delete" | "replace") if item.as_object().is_some_and(|map| map.len() <= 2) => {}
-                    Some("delete") => {}
-                    _ => kept.push(without_directives(item)?),
-                }
-            }
-            Value::Array(kept)
-        }
+        Value::Array(items) => Value::Array(items.into_iter().filter_map(without_directives).collect()),
         other => other,
     })
 }

@@ -104,6 +104,20 @@ fn retained_keys_clear_the_others() {
 }
 
 #[test]
+fn what_was_absent_is_taken_without_directives() {
+    check(
+        "directives are not data",
+        &PODS,
+        json!({"spec": {}}),
+        json!({"spec": {
+            "volumes": [{"name": "v", "emptyDir": {"medium": null}, "$retainKeys": ["name", "emptyDir"]}, {"$patch": "replace"}],
+            "nodeSelector": {"$patch": "delete"},
+        }}),
+        json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}}]}}),
+    );
+}
+
+#[test]
 fn lists_of_scalars_merge_and_lose_elements() {
     check(
         "added",
