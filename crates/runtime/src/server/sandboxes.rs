@@ -1,0 +1,551 @@
+//! Making, stopping and removing sandboxes.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use k8s_cri::v1;
+use tokio::io::AsyncReadExt;
+
+use super::files;
+use super::link::{Link, News};
+use super::records::{Phase, SANDBOX_RECORD, Sandbox, SandboxRecord};
+use super::runtime::{Inner, SandboxName, blocking, new_id, now_ns};
+use super::status::pid_plan;
+use crate::error::{Doing, Error, Result};
+use crate::supervisor::plan::{
+    IpcPlan, NetworkPlan, PidPlan, SANDBOX_PLAN, SUPERVISOR_RECORD, SandboxPlan, SupervisorRecord,
+};
+use crate::supervisor::protocol::{Answer, Call, Message};
+use crate::supervisor::{ARGUMENT, READY};
+use crate::system::netlink::Netlink;
+use crate::system::{mounts, persist};
+
+/// A supervisor is ready within milliseconds; one that is not after this never will be.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a supervisor may take to kill and reap everything before it is killed itself.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The kubelet's default size of `/dev/shm`.
+const SHM_BYTES: u64 = 64 << 20;
+
+/// A longer one the kernel refuses (HOST_NAME_MAX).
+const MAX_HOSTNAME_BYTES: usize = 64;
+
+/// Interfaces of sandboxes on the host; the prefix by which leftovers are known.
+pub(super) const INTERFACE_PREFIX: &str = "mgv";
+
+/// The handlers that mean the container engine.
+pub(super) const HANDLERS: [&str; 2] = ["", "container"];
+
+/// Kernel settings that belong to a network or IPC namespace; all others would change the host.
+fn check_sysctl(name: &str, own_network: bool, own_ipc: bool) -> Result<()> {
+    let clean = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) && !name.contains("..");
+    let network = name.starts_with("net.") && own_network;
+    let ipc = (name.starts_with("kernel.shm")
+        || name.starts_with("kernel.msg")
+        || name == "kernel.sem"
+        || name.starts_with("fs.mqueue."))
+        && own_ipc;
+    if clean && (network || ipc) {
+        Ok(())
+    } else {
+        Err(Error::Invalid(format!(
+            "sysctl {name} does not belong to this sandbox's namespaces"
+        )))
+    }
+}
+
+impl Inner {
+    pub(super) async fn run_sandbox(self: Arc<Inner>, request: v1::RunPodSandboxRequest) -> Result<String> {
+        let config = request
+            .config
+            .ok_or_else(|| Error::Invalid("a sandbox needs a configuration".into()))?;
+        let metadata = config
+            .metadata
+            .clone()
+            .ok_or_else(|| Error::Invalid("a sandbox needs metadata".into()))?;
+        if metadata.name.is_empty() || metadata.namespace.is_empty() || metadata.uid.is_empty() {
+            return Err(Error::Invalid("a sandbox needs a name, a namespace and a uid".into()));
+        }
+        if !HANDLERS.contains(&request.runtime_handler.as_str()) {
+            return Err(Error::Invalid(format!(
+                "there is no runtime handler {:?}; this runtime has {:?}",
+                request.runtime_handler, HANDLERS[1]
+            )));
+        }
+        let name = SandboxName {
+            name: metadata.name,
+            namespace: metadata.namespace,
+            uid: metadata.uid,
+            attempt: metadata.attempt,
+        };
+        let id = new_id();
+        {
+            let mut state = self.state();
+            if let Some(known) = state.sandbox_names.get(&name) {
+                return match state.sandboxes.get(known) {
+                    Some(sandbox) if sandbox.is_ready() => Ok(known.clone()),
+                    Some(_) => Err(Error::Exists(format!(
+                        "sandbox {known} of {}/{} is stopped; make another attempt",
+                        name.namespace, name.name
+                    ))),
+                    None => Err(Error::Exists(format!(
+                        "the sandbox of {}/{} is being made",
+                        name.namespace, name.name
+                    ))),
+                };
+            }
+            state.sandbox_names.insert(name.clone(), id.clone());
+        }
+        match self.make_sandbox(&id, config, request.runtime_handler).await {
+            Ok(sandbox) => {
+                let sandbox = Arc::new(sandbox);
+                self.state().sandboxes.insert(id.clone(), sandbox.clone());
+                self.tell(v1::ContainerEventType::ContainerCreatedEvent, &id, &sandbox);
+                self.tell(v1::ContainerEventType::ContainerStartedEvent, &id, &sandbox);
+                Ok(id)
+            }
+            Err(e) => {
+                let inner = self.clone();
+                let gone = id.clone();
+                let cleared = blocking(move || {
+                    inner.clear_away(&gone);
+                    Ok(())
+                });
+                let _ = cleared.await;
+                self.state().sandbox_names.remove(&name);
+                Err(e)
+            }
+        }
+    }
+
+    async fn make_sandbox(
+        self: &Arc<Inner>,
+        id: &str,
+        config: v1::PodSandboxConfig,
+        runtime_handler: String,
+    ) -> Result<Sandbox> {
+        let inner = self.clone();
+        let owned = id.to_owned();
+        let (plan, mut record) = blocking(move || inner.plan_sandbox(&owned, config, runtime_handler)).await?;
+        self.start_supervisor(&plan.folder).await?;
+        let supervisor: SupervisorRecord =
+            persist::read_json(&plan.folder.join(SUPERVISOR_RECORD)).doing(|| "read the supervisor's record")?;
+        record.supervisor_pid = supervisor.process.pid;
+        record.pid_holder = supervisor.pid_holder;
+        let link = self.connect(id)?;
+        link.call(Call::Hello).await?;
+        let file = plan.folder.join(SANDBOX_RECORD);
+        let record = blocking(move || {
+            // From here on the sandbox exists, whoever crashes.
+            persist::write_json(&file, &record).doing(|| "keep the sandbox")?;
+            Ok(record)
+        })
+        .await?;
+        Ok(Sandbox::new(record, Some(link)))
+    }
+
+    /// Decides everything and writes it down for the supervisor.
+    fn plan_sandbox(
+        &self,
+        id: &str,
+        config: v1::PodSandboxConfig,
+        runtime_handler: String,
+    ) -> Result<(SandboxPlan, SandboxRecord)> {
+        let linux = config.linux.clone().unwrap_or_default();
+        let security = linux.security_context.clone().unwrap_or_default();
+        let namespaces = security.namespace_options.clone().unwrap_or_default();
+        if let Some(user) = &namespaces.userns_options
+            && user.mode == v1::NamespaceMode::Pod as i32
+        {
+            return Err(Error::Unsupported("user namespaces are not supported".into()));
+        }
+        let own_network = namespaces.network != v1::NamespaceMode::Node as i32;
+        let own_ipc = namespaces.ipc != v1::NamespaceMode::Node as i32;
+        for name in linux.sysctls.keys() {
+            check_sysctl(name, own_network, own_ipc)?;
+        }
+        let hostname = if !own_network {
+            fs::read_to_string("/proc/sys/kernel/hostname")
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
+        } else if config.hostname.is_empty() {
+            let name = config.metadata.as_ref().map(|m| m.name.clone()).unwrap_or_default();
+            name.chars().take(MAX_HOSTNAME_BYTES - 1).collect()
+        } else {
+            config.hostname.clone()
+        };
+        if hostname.len() > MAX_HOSTNAME_BYTES {
+            return Err(Error::Invalid(format!(
+                "host name {hostname:?} is longer than {MAX_HOSTNAME_BYTES} bytes"
+            )));
+        }
+        if !linux.cgroup_parent.is_empty() && !is_group_path(&linux.cgroup_parent) {
+            return Err(Error::Invalid(format!(
+                "control group {:?} is not an absolute path (the driver is cgroupfs)",
+                linux.cgroup_parent
+            )));
+        }
+        let resolv = files::resolv_conf(config.dns_config.as_ref())?;
+
+        let folder = self.sandbox_folder(id);
+        fs::create_dir_all(&folder).doing(|| "make the sandbox's folder")?;
+        let mut address = None;
+        let mut host_interface = None;
+        let network = if own_network {
+            let own = self.addresses.take(id)?;
+            let interface = format!("{INTERFACE_PREFIX}{}", &id[..11]);
+            address = Some(own);
+            host_interface = Some(interface.clone());
+            NetworkPlan::Bridge {
+                bridge: self.options.bridge.clone(),
+                address: own,
+                prefix: self.addresses.cidr().prefix,
+                gateway: self.addresses.cidr().gateway(),
+                host_interface: interface,
+                mtu: self.options.mtu,
+            }
+        } else {
+            NetworkPlan::Host
+        };
+        let resolv = match resolv {
+            Some(text) => text,
+            None => fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+        };
+        let hosts = match own_network {
+            true => files::hosts(address, &hostname),
+            false => fs::read_to_string("/etc/hosts").unwrap_or_default(),
+        };
+        for (name, text) in [
+            ("resolv.conf", resolv),
+            ("hosts", hosts),
+            ("hostname", format!("{hostname}\n")),
+        ] {
+            fs::write(folder.join(name), text).doing(|| format!("write {name}"))?;
+        }
+        if !config.log_directory.is_empty() {
+            fs::create_dir_all(&config.log_directory).doing(|| format!("make {}", config.log_directory))?;
+        }
+        let owns_cgroup = linux.cgroup_parent.is_empty();
+        let cgroup = if owns_cgroup {
+            format!("/{}/{id}", self.options.cgroup_root)
+        } else {
+            linux.cgroup_parent.clone()
+        };
+        let plan = SandboxPlan {
+            id: id.to_owned(),
+            folder: folder.clone(),
+            run: self.run_folder(id),
+            containers: self.options.root.join("containers"),
+            layers: self.images.layers_folder().to_owned(),
+            hostname,
+            network,
+            ipc: if own_ipc { IpcPlan::Own } else { IpcPlan::Host },
+            pid: pid_plan(&namespaces),
+            sysctls: linux.sysctls.into_iter().collect(),
+            supervisor_cgroup: self.supervisor_cgroup(),
+            shm_bytes: SHM_BYTES,
+        };
+        persist::write_json_volatile(&folder.join(SANDBOX_PLAN), &plan).doing(|| "write the sandbox's plan")?;
+        let record = SandboxRecord {
+            id: id.to_owned(),
+            created_ns: now_ns(),
+            config,
+            runtime_handler,
+            address,
+            host_interface,
+            cgroup,
+            owns_cgroup,
+            pid: plan.pid,
+            supervisor_pid: 0,
+            pid_holder: None,
+            stopped: false,
+        };
+        Ok((plan, record))
+    }
+
+    async fn start_supervisor(&self, folder: &Path) -> Result<()> {
+        let exe = &self.options.supervisor_exe;
+        let mut child = tokio::process::Command::new(exe)
+            .arg(ARGUMENT)
+            .arg(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .env_clear()
+            .kill_on_drop(false)
+            .spawn()
+            .doing(|| format!("start {}", exe.display()))?;
+        let mut text = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            let read = async {
+                // It says one line and lets go of the pipe.
+                let _ = stdout.take(4096).read_to_string(&mut text).await;
+                let _ = child.wait().await;
+            };
+            if tokio::time::timeout(READY_TIMEOUT, read).await.is_err() {
+                return Err(Error::Timeout("the sandbox's supervisor did not get ready".into()));
+            }
+        }
+        match text.trim() {
+            READY => Ok(()),
+            "" => Err(Error::Supervisor(
+                "the sandbox's supervisor said nothing and ended".into(),
+            )),
+            reason => Err(Error::Supervisor(format!("make the sandbox: {reason}"))),
+        }
+    }
+
+    /// Opens the conversation with a sandbox's supervisor; what it tells changes our state, in order.
+    pub(super) fn connect(self: &Arc<Inner>, id: &str) -> Result<Link> {
+        let weak: Weak<Inner> = Arc::downgrade(self);
+        let sandbox = id.to_owned();
+        Link::connect(&self.run_folder(id).join("socket"), move |news| {
+            if let Some(inner) = weak.upgrade() {
+                inner.heard(&sandbox, news);
+            }
+        })
+        .doing(|| "reach the sandbox's supervisor")
+    }
+
+    fn heard(self: &Arc<Inner>, sandbox: &str, news: News) {
+        match news {
+            News::Started { container, state } => {
+                if let Ok(container) = self.container(&container) {
+                    container.phase.send_replace(Phase::Running(state));
+                    self.tell_of_container(v1::ContainerEventType::ContainerStartedEvent, &container);
+                }
+            }
+            News::Message(Message::Stopped { container, exit }) => {
+                if let Ok(container) = self.container(&container) {
+                    container.phase.send_modify(|phase| {
+                        if let Phase::Running(state) = phase {
+                            let mut state = state.clone();
+                            state.exit = Some(exit);
+                            *phase = Phase::Exited(state);
+                        }
+                    });
+                    self.tell_of_container(v1::ContainerEventType::ContainerStoppedEvent, &container);
+                }
+            }
+            News::Message(Message::ExecStopped { exec, code }) => self.execs.ended(&exec, code),
+            News::Message(Message::Answer { .. }) => {}
+            News::Gone => {
+                self.execs.sandbox_gone(sandbox);
+                let Ok(sandbox) = self.sandbox(sandbox) else { return };
+                if sandbox.is_ready() {
+                    tokio::spawn(self.clone().supervisor_gone(sandbox));
+                }
+            }
+        }
+    }
+
+    /// The supervisor ended without having been asked to: nobody holds the containers' streams any more.
+    async fn supervisor_gone(self: Arc<Inner>, sandbox: Arc<Sandbox>) {
+        let _changing = sandbox.changing.lock().await;
+        if !sandbox.is_ready() {
+            return;
+        }
+        tracing::error!(
+            sandbox = sandbox.id,
+            "its supervisor has gone; ending what is left of it"
+        );
+        if let Err(e) = self.bury(&sandbox).await {
+            tracing::error!(sandbox = sandbox.id, "{e}");
+        }
+    }
+
+    pub(super) async fn stop_sandbox(self: Arc<Inner>, id: String) -> Result<()> {
+        let sandbox = match self.sandbox(&id) {
+            Ok(sandbox) => sandbox,
+            Err(e) if e.is_not_found() => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        let _changing = sandbox.changing.lock().await;
+        if !sandbox.is_ready() {
+            return Ok(());
+        }
+        if let Some(link) = sandbox.link() {
+            match tokio::time::timeout(STOP_TIMEOUT, link.call(Call::Stop)).await {
+                Ok(Ok(Answer::Done)) => {}
+                Ok(Ok(other)) => tracing::warn!(sandbox = id, "an odd answer to a stop: {other:?}"),
+                Ok(Err(e)) => tracing::warn!(sandbox = id, "stop: {e}"),
+                Err(_) => tracing::warn!(sandbox = id, "its supervisor does not stop; killing it"),
+            }
+        }
+        self.bury(&sandbox).await
+    }
+
+    /// Ends what is still there of the sandbox, gives back what it had, and writes down that it is stopped.
+    pub(super) async fn bury(self: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<()> {
+        sandbox.unlink();
+        let inner = self.clone();
+        let id = sandbox.id.clone();
+        let groups: Vec<String> = self
+            .containers_of(&id)
+            .iter()
+            .map(|container| container.with(|record| record.plan.cgroup.clone()))
+            .collect();
+        let record = sandbox.record();
+        blocking(move || {
+            inner.end_supervisor(&inner.sandbox_folder(&id));
+            for group in &groups {
+                inner.hierarchies.kill(group);
+                inner.remove_cgroup(group);
+            }
+            inner.release_network(&record);
+            if record.owns_cgroup {
+                inner.hierarchies.kill(&record.cgroup);
+                inner.remove_cgroup(&record.cgroup);
+            }
+            let run = inner.run_folder(&record.id);
+            mounts::unmount_below(&run).doing(|| "unmount what the sandbox had")?;
+            let _ = fs::remove_dir_all(run);
+            Ok(())
+        })
+        .await?;
+        for container in self.containers_of(&sandbox.id) {
+            if container.is_running() {
+                self.lose(&container).await;
+            }
+        }
+        let record = sandbox.change(|record| {
+            record.stopped = true;
+        });
+        let file = self.sandbox_folder(&sandbox.id).join(SANDBOX_RECORD);
+        blocking(move || persist::write_json(&file, &record).doing(|| "keep the sandbox")).await?;
+        self.tell(v1::ContainerEventType::ContainerStoppedEvent, &sandbox.id, sandbox);
+        Ok(())
+    }
+
+    /// A group can be removed once the kernel has let go of its last member, a moment after the kill.
+    pub(super) fn remove_cgroup(&self, path: &str) {
+        for _ in 0..100 {
+            match self.hierarchies.remove(path) {
+                Ok(()) => return,
+                Err(_) => std::thread::sleep(Duration::from_millis(2)),
+            }
+        }
+        tracing::warn!("control group {path} is still busy");
+    }
+
+    fn end_supervisor(&self, folder: &Path) {
+        let file = folder.join(SUPERVISOR_RECORD);
+        if let Ok(record) = persist::read_json::<SupervisorRecord>(&file) {
+            record.process.kill();
+            if let Some(holder) = record.pid_holder
+                && let Some(holder) = crate::system::process::ProcessName::of(holder)
+                && fs::read_to_string(format!("/proc/{}/comm", holder.pid)).is_ok_and(|name| name.trim() == "pause")
+            {
+                holder.kill();
+            }
+        }
+        let _ = fs::remove_file(file);
+    }
+
+    pub(super) fn release_network(&self, record: &SandboxRecord) {
+        if let Some(interface) = &record.host_interface {
+            let removed = Netlink::open().and_then(|mut netlink| match netlink.index_of(interface)? {
+                Some(index) => netlink.delete(index),
+                None => Ok(()),
+            });
+            if let Err(e) = removed {
+                tracing::warn!("remove interface {interface}: {e}");
+            }
+        }
+        if let Some(address) = record.address {
+            self.addresses.give_back(address, &record.id);
+        }
+    }
+
+    pub(super) async fn remove_sandbox(self: Arc<Inner>, id: String) -> Result<()> {
+        let sandbox = match self.sandbox(&id) {
+            Ok(sandbox) => sandbox,
+            Err(e) if e.is_not_found() => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        self.clone().stop_sandbox(sandbox.id.clone()).await?;
+        for container in self.containers_of(&sandbox.id) {
+            self.clone().remove_container(container.id.clone()).await?;
+        }
+        let _changing = sandbox.changing.lock().await;
+        let removed = self.state().sandboxes.remove(&sandbox.id).is_some();
+        if !removed {
+            return Ok(());
+        }
+        let inner = self.clone();
+        let gone = sandbox.id.clone();
+        blocking(move || {
+            inner.clear_away(&gone);
+            Ok(())
+        })
+        .await?;
+        self.state().sandbox_names.retain(|_, holder| *holder != sandbox.id);
+        self.tell(v1::ContainerEventType::ContainerDeletedEvent, &sandbox.id, &sandbox);
+        Ok(())
+    }
+
+    /// Removes every trace of a sandbox that does not exist (any more, or not yet).
+    pub(super) fn clear_away(&self, id: &str) {
+        let folder = self.sandbox_folder(id);
+        // The record first: without it the folder counts as half made, and the next opening goes on from here.
+        let _ = fs::remove_file(folder.join(SANDBOX_RECORD));
+        self.end_supervisor(&folder);
+        let group = format!("/{}/{id}", self.options.cgroup_root);
+        if !self.hierarchies.processes(&group).is_empty() {
+            self.hierarchies.kill(&group);
+        }
+        self.remove_cgroup(&group);
+        if let Ok(plan) = persist::read_json::<SandboxPlan>(&folder.join(SANDBOX_PLAN))
+            && let NetworkPlan::Bridge {
+                address,
+                host_interface,
+                ..
+            } = plan.network
+        {
+            if let Ok(mut netlink) = Netlink::open()
+                && let Ok(Some(index)) = netlink.index_of(&host_interface)
+            {
+                let _ = netlink.delete(index);
+            }
+            self.addresses.give_back(address, id);
+        }
+        let run = self.run_folder(id);
+        if let Err(e) = mounts::unmount_below(&run) {
+            tracing::warn!("unmount below {}: {e}", run.display());
+        }
+        let _ = fs::remove_dir_all(run);
+        let _ = fs::remove_dir_all(folder);
+    }
+
+    /// The pid namespace of a sandbox in the words that the specification needs.
+    pub(super) fn holder_of(record: &SandboxRecord) -> (PidPlan, Option<i32>) {
+        (record.pid, record.pid_holder)
+    }
+}
+
+fn is_group_path(path: &str) -> bool {
+    path.starts_with('/') && path.len() > 1 && !path.split('/').any(|part| part == "..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_settings_of_the_sandboxes_own_namespaces_are_taken() {
+        assert!(check_sysctl("net.core.somaxconn", true, true).is_ok());
+        assert!(check_sysctl("net.core.somaxconn", false, true).is_err());
+        assert!(check_sysctl("kernel.shmmax", true, true).is_ok());
+        assert!(check_sysctl("kernel.shmmax", true, false).is_err());
+        assert!(check_sysctl("kernel.hostname", true, true).is_err());
+        assert!(check_sysctl("vm.overcommit_memory", true, true).is_err());
+        assert!(check_sysctl("net./../kernel.panic", true, true).is_err());
+        assert!(check_sysctl("net.../kernel.panic", true, true).is_err());
+    }
+}
