@@ -118,14 +118,15 @@ where
                         keys(&change.key, object).into_iter().for_each(|key| queue.add(key));
                     }
                 }
-                Notice::Rescan => {
+                // A loop may have put off what it could not decide before the source was whole.
+                Notice::Rescan | Notice::Synced(_) => {
                     // What has gone meanwhile is found by `all` only.
                     all().into_iter().for_each(|key| queue.add(key));
                     for (key, object) in informer.all() {
                         keys(&key, &object).into_iter().for_each(|key| queue.add(key));
                     }
                 }
-                Notice::Synced(_) | Notice::Removed(_) => {}
+                Notice::Removed(_) => {}
             }
         }
     });

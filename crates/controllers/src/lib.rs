@@ -5,7 +5,12 @@
 //! [`start`], then a loop's `plan`.
 
 mod accounts;
+mod expectations;
 mod namespaces;
+mod ownership;
+mod pods;
+mod replica_set;
+mod time;
 
 use std::sync::Arc;
 
@@ -38,8 +43,11 @@ pub fn start(sources: Sources, options: Options) -> Running {
     let tasks = Tasks::new();
     let Options { root_ca, world } = options;
     let namespaces = namespaces::informer(&sources);
-    let pods = Informer::start(&sources, resource::PODS, InformerOptions::default());
+    let claimed = || ownership::indexes(InformerOptions::default());
+    let pods = Informer::start(&sources, resource::PODS, claimed());
+    let replica_sets = Informer::start(&sources, resource::REPLICA_SETS, claimed());
     namespaces::start(&sources, &namespaces, &pods, world.clone(), &tasks);
-    accounts::start(&sources, &namespaces, root_ca, world, &tasks);
+    accounts::start(&sources, &namespaces, root_ca, world.clone(), &tasks);
+    replica_set::start(&sources, &replica_sets, &pods, &world, &tasks);
     Running { tasks }
 }
