@@ -155,6 +155,20 @@ fn every_golden_object_decodes_to_its_json() {
     assert!(compared > 100, "only {compared} objects were compared");
 }
 
+proptest::proptest! {
+    #[test]
+    fn no_bytes_break_the_decoder(kind in "Pod|Role|Secret|Deployment|CustomResourceDefinition", raw: Vec<u8>) {
+        let group = match kind.as_str() {
+            "Role" => "rbac.authorization.k8s.io/v1",
+            "Deployment" => "apps/v1",
+            "CustomResourceDefinition" => "apiextensions.k8s.io/v1",
+            _ => "v1",
+        };
+        let _ = decode(&object(group, &kind, &raw));
+        let _ = decode(&[MAGIC.as_slice(), &raw].concat());
+    }
+}
+
 fn differences(path: &str, one: &Value, other: &Value, found: &mut Vec<String>) {
     match (one, other) {
         (Value::Object(one), Value::Object(other)) => {

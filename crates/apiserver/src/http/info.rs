@@ -254,4 +254,16 @@ mod tests {
             assert_eq!(plane_of(bad).unwrap_err().code(), 404, "{bad}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_target_breaks_anything(method in "[A-Z]{1,8}", path in "(/[a-z%/.*~0-9]{0,12}){0,12}", query in "\\PC{0,40}") {
+            let method: Method = method.parse().unwrap();
+            if let Ok(query) = Query::parse(&query)
+                && let Ok((plane, path)) = plane_of(&path)
+            {
+                let _ = request_info(plane, &method, path, &query);
+            }
+        }
+    }
 }
