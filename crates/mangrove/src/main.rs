@@ -1,1 +1,39 @@
-fn main() {}
+//! The binary: command line, configuration and wiring. Everything else is in the rooms; this one knows them all and no
+//! room knows it.
+//!
+//! Start reading at [`cli`] (what a person can type), then [`up`] (how the house is put together).
+#![allow(clippy::disallowed_methods, reason = "the real world is passed in from here")]
+
+mod cli;
+mod control;
+mod detach;
+mod down;
+mod image;
+mod platform;
+mod progress;
+mod tenant;
+mod up;
+mod wiring;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    // Before any thread exists and before anything is allocated that a supervisor would carry along.
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|argument| argument == runtime::supervisor::ARGUMENT)
+    {
+        runtime::supervisor::main();
+    }
+    let cli = cli::Cli::parse();
+    match cli.command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line: what failed, why, what to do.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

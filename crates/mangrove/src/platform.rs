@@ -1,0 +1,166 @@
+//! Which platform runs on this machine: one, since its network is the machine's. Its record stands where a reboot takes
+//! it away.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+
+pub const RUN_DIR: &str = "/run/mangrove";
+
+/// A running (or killed) platform.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Platform {
+    pub pid: u32,
+    /// Field 22 of `/proc/<pid>/stat`: with the pid it names one process for ever.
+    pub start_time: u64,
+    pub data_dir: PathBuf,
+    pub listen: String,
+}
+
+/// Where things are inside a data directory. One place, so that `up` and `down` agree.
+pub struct Layout {
+    pub data_dir: PathBuf,
+}
+
+impl Layout {
+    pub fn of(data_dir: &Path) -> Layout {
+        Layout {
+            data_dir: data_dir.to_owned(),
+        }
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.data_dir.join("store")
+    }
+
+    pub fn runtime(&self) -> PathBuf {
+        self.data_dir.join("runtime")
+    }
+
+    pub fn node(&self) -> PathBuf {
+        self.data_dir.join("node")
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.data_dir.join("mangrove.log")
+    }
+
+    pub fn admin_kubeconfig(&self) -> PathBuf {
+        self.data_dir.join("admin.kubeconfig")
+    }
+
+    pub fn control_socket(&self) -> PathBuf {
+        self.data_dir.join("control.sock")
+    }
+
+    pub fn runtime_run(&self) -> PathBuf {
+        Path::new(RUN_DIR).join("runtime")
+    }
+
+    pub fn cri_socket(&self) -> PathBuf {
+        Path::new(RUN_DIR).join("cri.sock")
+    }
+}
+
+fn record() -> PathBuf {
+    Path::new(RUN_DIR).join("platform.json")
+}
+
+impl Platform {
+    /// The record of the platform that was started last and not ended, whether or not its process lives.
+    pub fn recorded() -> anyhow::Result<Option<Platform>> {
+        let path = record();
+        match fs::read(&path) {
+            Ok(text) => Ok(Some(
+                serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))?,
+            )),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+        }
+    }
+
+    pub fn of_this_process(data_dir: &Path, listen: String) -> anyhow::Result<Platform> {
+        let pid = std::process::id();
+        let start_time = start_time(pid).context("this process has no /proc entry: is /proc mounted?")?;
+        Ok(Platform {
+            pid,
+            start_time,
+            data_dir: data_dir.to_owned(),
+            listen,
+        })
+    }
+
+    pub fn write(&self) -> anyhow::Result<()> {
+        let path = record();
+        fs::create_dir_all(RUN_DIR).with_context(|| format!("making {RUN_DIR}"))?;
+        let next = path.with_extension("json.next");
+        fs::write(&next, serde_json::to_vec_pretty(self)?).with_context(|| format!("writing {}", next.display()))?;
+        fs::rename(&next, &path).with_context(|| format!("writing {}", path.display()))
+    }
+
+    pub fn forget() -> anyhow::Result<()> {
+        match fs::remove_dir_all(RUN_DIR) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("removing {RUN_DIR}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub fn is_alive(&self) -> bool {
+        start_time(self.pid) == Some(self.start_time)
+    }
+
+    /// The running platform that a command means.
+    pub fn find(data_dir: Option<&Path>) -> anyhow::Result<Platform> {
+        let platform = Platform::recorded()?.filter(Platform::is_alive);
+        match (platform, data_dir) {
+            (Some(platform), None) => Ok(platform),
+            (Some(platform), Some(wanted)) if same(&platform.data_dir, wanted) => Ok(platform),
+            (Some(platform), Some(wanted)) => bail!(
+                "the platform that runs on this machine has the data directory {}, not {}",
+                platform.data_dir.display(),
+                wanted.display()
+            ),
+            (None, _) => bail!("no platform runs on this machine: start one by `mangrove up`"),
+        }
+    }
+}
+
+pub fn same(one: &Path, other: &Path) -> bool {
+    let canonical = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    canonical(one) == canonical(other)
+}
+
+fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command's name, in brackets, may hold spaces; fields are counted after it, from the third.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace();
+    // A dead process that its parent has not asked for yet is no living platform.
+    if fields.next()? == "Z" {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_start_and_not_by_its_pid_alone() {
+        let this = Platform::of_this_process(Path::new("/tmp"), "x".to_owned()).unwrap();
+        let another = Platform {
+            start_time: this.start_time + 1,
+            ..this.clone()
+        };
+
+        assert!(this.is_alive());
+        assert!(!another.is_alive());
+    }
+}

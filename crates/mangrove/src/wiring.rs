@@ -1,0 +1,9 @@
+//! How the rooms are put together.
+
+pub mod checks;
+pub mod house;
+pub mod images;
+pub mod in_process;
+pub mod kubeconfigs;
+pub mod provisioner;
+pub mod storage;

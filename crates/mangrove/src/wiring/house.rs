@@ -1,0 +1,393 @@
+//! The whole platform: opened from the ground up, closed from the roof down.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use api::resource;
+use apiserver::{ApiServer, ApiServerOptions, PlaneRecord};
+use client::{Client, PlaneKey, Source, SourceId, Sources, Tasks};
+use identity::{Ca, Certified, SubjectName, kubeconfig, tls};
+use network::{Range, dns, proxy::Proxy};
+use tenancy::{NodeProxy, Provisioner, SuperCluster};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use world::World;
+
+use super::{images::Images, in_process, kubeconfigs::Kubeconfigs, provisioner::InProcess, storage::Storage};
+use crate::{
+    cli,
+    control::Control,
+    platform::{Layout, Platform},
+    progress::Progress,
+};
+
+pub const CLUSTER_DOMAIN: &str = "cluster.local";
+pub const PODS: Range = Range::new(Ipv4Addr::new(10, 244, 0, 0), 16);
+/// Of [`PODS`], what this machine's sandboxes get.
+const NODE_PODS: &str = "10.244.0.0/24";
+const BRIDGE: &str = "mangrove0";
+const SERVICES: Range = Range::new(Ipv4Addr::new(10, 96, 0, 0), 12);
+const DOOR: Range = Range::new(Ipv4Addr::new(10, 104, 0, 0), 13);
+
+/// A year; a server that runs longer is started anew for an update before.
+const SERVING_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+pub struct House {
+    api: ApiServer,
+    listeners: TaskTracker,
+    stop: CancellationToken,
+    loops: Vec<Tasks>,
+    controllers: controllers::Running,
+    scheduler: scheduler::Running,
+    node: node::Running,
+    _storage: Storage,
+}
+
+impl House {
+    pub async fn open(options: &cli::Up, layout: &Layout, progress: &Progress) -> anyhow::Result<House> {
+        let world = World::real();
+        let listener = TcpListener::bind(options.listen).await.with_context(|| {
+            format!(
+                "can't listen on {}: is the port in use? Choose another by --listen",
+                options.listen
+            )
+        })?;
+        let listen = listener.local_addr().context("reading the listener's address")?;
+        let storage = Storage::open(options, layout, &world).await?;
+        progress.done("store");
+
+        let api = ApiServer::new(ApiServerOptions {
+            shared: storage.shared.clone(),
+            root: storage.root.clone(),
+            world: world.clone(),
+            pod_backend: None,
+            ranges: apiserver::ServiceRanges::default(),
+            advertise: advertised(listen),
+        });
+        let root = api.planes().root().await.context("opening the super plane")?;
+        progress.done("planes");
+
+        let stop = CancellationToken::new();
+        let listeners = TaskTracker::new();
+        let serving = serving_certificate(&root.record, listen, &world)?;
+        let resolver = tls::Rotating::new(&serving).context("preparing TLS")?;
+        let people =
+            tls::server_config(Arc::new(resolver), tls::ClientCertificates::Requested).context("preparing TLS")?;
+        listeners.spawn(apiserver::http::serve_people(
+            listener,
+            people,
+            api.clone(),
+            stop.clone(),
+        ));
+        let door = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))
+            .await
+            .context("opening the Pods' door")?;
+        let door_port = door.local_addr().context("reading the door's address")?.port();
+        listeners.spawn(apiserver::http::serve_pods(door, api.clone(), stop.clone()));
+        let zones = dns::Zones::default();
+        let names = dns::listen(0, CLUSTER_DOMAIN, zones.clone()).await?;
+        let network = network_options(door_port, names.port().context("reading the DNS port")?);
+        listeners.spawn(names.serve(stop.clone()));
+        progress.done(&format!("listening on {listen}"));
+
+        let runtime = runtime::Runtime::open(runtime_options(layout)?)
+            .await
+            .context("opening the container runtime")?;
+        let serve_runtime = runtime.clone();
+        let runtime_stop = stop.clone();
+        listeners.spawn(async move {
+            if let Err(error) = serve_runtime.serve(runtime_stop).await {
+                tracing::error!(%error, "the container runtime has ended");
+            }
+        });
+        progress.done("container runtime");
+
+        let services = Proxy::start(&network).await?;
+        network::door::open(&network).await?;
+        progress.done("network");
+
+        let root_key = PlaneKey {
+            source: SourceId::new("super"),
+            plane: root.id,
+        };
+        let shared_id = SourceId::new("shared");
+        let as_component = |name: &str| in_process::client(&api, name, &["system:masters"]);
+        let root_client = as_component("system:mangrove");
+        let super_cluster = SuperCluster {
+            id: super_id(&root_client).await?,
+            cluster_domain: CLUSTER_DOMAIN.to_owned(),
+        };
+        let super_sources = |name: &str| {
+            let client = as_component(name);
+            Sources::new(
+                world.clone(),
+                [Source::Plane {
+                    id: root_key.source.clone(),
+                    plane: root.id,
+                    client,
+                }],
+            )
+        };
+        let shared_source = |name: &str| Source::Shared {
+            id: shared_id.clone(),
+            client: as_component(name),
+        };
+        let planes = |name: &str| Sources::new(world.clone(), [shared_source(name)]);
+        let tenants: Arc<dyn Provisioner> = Arc::new(InProcess {
+            planes: api.planes().clone(),
+            shared: shared_id.clone(),
+        });
+
+        let everything = super_sources("system:kube-controller-manager");
+        everything.add(shared_source("system:kube-controller-manager"));
+        let controllers = controllers::start(everything, controller_options(&api, &root_key, &world));
+        let scheduler = scheduler::start(scheduler::Options {
+            sources: super_sources("system:kube-scheduler"),
+            plane: root_key.clone(),
+            world: world.clone(),
+        })?;
+        progress.done("controllers and scheduler");
+
+        let node_name = node_name();
+        let node = node::Node::start(node::NodeOptions {
+            name: node_name.clone(),
+            client: in_process::client(
+                &api,
+                &format!("system:node:{node_name}"),
+                &["system:nodes", "system:masters"],
+            ),
+            cri_socket: layout.cri_socket(),
+            root: layout.node(),
+            pod_cidr: NODE_PODS.to_owned(),
+            address: Ipv4Addr::LOCALHOST.into(),
+            kubelet_listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+                .await
+                .context("opening the node's API")?,
+            tls: node::KubeletTls {
+                certificate: serving.certificate_pem.clone().into(),
+                key: serving.key_pem.clone().into(),
+                client_ca: root.record.ca_cert_pem.clone().into(),
+            },
+            cluster_dns: Some(api.planes().ranges().root_kubernetes()),
+            cluster_domain: CLUSTER_DOMAIN.to_owned(),
+            token_source: None,
+            kubernetes_service: None,
+            proxy: Some(services),
+            world: world.clone(),
+        })
+        .await
+        .context("starting the node agent")?;
+        progress.done("node agent");
+
+        let kubeconfigs = Arc::new(Kubeconfigs {
+            api: api.clone(),
+            server: format!("https://{}", reachable(listen)),
+            authority_pem: root.record.ca_cert_pem.clone(),
+            world: world.clone(),
+        });
+        let kubelet_client =
+            kubeconfigs.certificate(&root.record, "kube-apiserver-kubelet-client", &["system:masters"])?;
+        let kubelets = node::KubeletBackend::new(
+            root_client.clone(),
+            &node::KubeletClientTls {
+                certificate: kubelet_client.certificate_pem.into(),
+                key: kubelet_client.key_pem.into(),
+                server_ca: Some(root.record.ca_cert_pem.clone().into()),
+            },
+        )
+        .context("preparing TLS to the node")?;
+        api.set_pod_backend(Arc::new(NodeProxy {
+            super_client: root_client,
+            planes: planes("system:mangrove"),
+            super_plane: root.id,
+            super_cluster: super_cluster.clone(),
+            tenants: tenants.clone(),
+            inner: Arc::new(kubelets),
+        }));
+        let loops = vec![
+            tenancy::operator::start(tenancy::operator::OperatorOptions {
+                super_sources: super_sources("system:mangrove:operator"),
+                super_plane: root_key.clone(),
+                tenants: tenants.clone(),
+                world: world.clone(),
+            })?,
+            tenancy::syncer::start(tenancy::syncer::SyncerOptions {
+                super_sources: super_sources("system:mangrove:syncer"),
+                super_plane: root_key,
+                super_cluster,
+                planes: planes("system:mangrove:syncer"),
+                planes_source: shared_id.clone(),
+                tenants: tenants.clone(),
+                policy: tenancy::policy::Policy::default(),
+                world: world.clone(),
+            })?,
+            tenancy::names::start(&planes("system:mangrove:dns"), tenants, zones),
+        ];
+        progress.done("tenancy");
+
+        write_kubeconfigs(options, layout, &kubeconfigs).await?;
+        let control = Control {
+            api: api.clone(),
+            kubeconfigs,
+            images: Images { runtime },
+        };
+        listeners.spawn(control.serve(layout.control_socket(), stop.clone())?);
+        Platform::of_this_process(&std::path::absolute(&layout.data_dir)?, listen.to_string())?.write()?;
+        listeners.close();
+        Ok(House {
+            api,
+            listeners,
+            stop,
+            loops,
+            controllers,
+            scheduler,
+            node,
+            _storage: storage,
+        })
+    }
+
+    /// Ends the server; containers run on.
+    pub async fn close(self) {
+        for tasks in self.loops {
+            tasks.stop().await;
+        }
+        self.controllers.stop().await;
+        self.scheduler.stop().await;
+        self.node.stop().await;
+        self.stop.cancel();
+        self.listeners.wait().await;
+        self.api.shutdown().await;
+    }
+}
+
+/// What the runtime is called with; `down` needs the same.
+pub fn runtime_options(layout: &Layout) -> anyhow::Result<runtime::RuntimeOptions> {
+    let supervisor = std::env::current_exe().context("finding this program")?;
+    let root = std::path::absolute(layout.runtime()).context("reading the current folder")?;
+    let mut options = runtime::RuntimeOptions::new(root, layout.runtime_run(), layout.cri_socket(), supervisor);
+    options.pod_cidr = NODE_PODS.to_owned();
+    options.bridge = BRIDGE.to_owned();
+    Ok(options)
+}
+
+/// What the network is set up with; to take it back the ports don't matter.
+pub fn network_options(door_port: u16, dns_port: u16) -> network::Options {
+    network::Options {
+        pods: PODS,
+        services: SERVICES,
+        door: DOOR,
+        door_port,
+        dns_port,
+        bridge: BRIDGE.to_owned(),
+    }
+}
+
+fn controller_options(api: &ApiServer, root: &PlaneKey, world: &World) -> controllers::Options {
+    let (planes, root) = (api.planes().clone(), root.clone());
+    controllers::Options {
+        root_ca: Arc::new(move |plane: &PlaneKey| {
+            let (planes, plane, root) = (planes.clone(), plane.clone(), root.clone());
+            Box::pin(async move {
+                let opened = if plane == root {
+                    planes.root().await
+                } else {
+                    planes.open(plane.plane).await
+                };
+                opened.ok().map(|plane| plane.record.ca_cert_pem.clone())
+            })
+        }),
+        world: world.clone(),
+    }
+}
+
+/// The super cluster is known by the uid of its `kube-system` namespace.
+async fn super_id(client: &Client) -> anyhow::Result<String> {
+    let namespace = client.get(&resource::NAMESPACES, None, "kube-system").await;
+    Ok(namespace.context("reading the super cluster's id")?.uid().to_owned())
+}
+
+async fn write_kubeconfigs(options: &cli::Up, layout: &Layout, kubeconfigs: &Kubeconfigs) -> anyhow::Result<()> {
+    let entry = kubeconfigs.root().await?.into_entry();
+    let own = layout.admin_kubeconfig();
+    kubeconfig::write(&own, &kubeconfig::document(&entry)?)
+        .with_context(|| format!("can't write {}", own.display()))?;
+    if let Some(file) = &options.kubeconfig {
+        kubeconfig::merge(file, &entry, kubeconfig::Current::Switch)
+            .with_context(|| format!("can't write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// The serving certificate of the server, of the super plane's CA.
+fn serving_certificate(record: &PlaneRecord, listen: SocketAddr, world: &World) -> anyhow::Result<Certified> {
+    let ca = Ca::from_pem(&record.ca_cert_pem, &record.ca_key_pem).context("reading the server's CA")?;
+    let mut names: Vec<SubjectName> = ["localhost", "127.0.0.1", "::1", &node_name()]
+        .map(SubjectName::of)
+        .into();
+    names.extend(
+        machine_addresses(listen)
+            .iter()
+            .map(|address| SubjectName::of(&address.to_string())),
+    );
+    let now = world.clock.wall();
+    ca.issue_server("mangrove", &names, SERVING_LIFE, now, &*world.random)
+        .context("issuing the serving certificate")
+}
+
+/// Where the server can be reached: the address it listens on, or all of the machine's.
+fn machine_addresses(listen: SocketAddr) -> Vec<IpAddr> {
+    if !listen.ip().is_unspecified() {
+        return vec![listen.ip()];
+    }
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    interfaces
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+        })
+        .collect()
+}
+
+/// The address that kubeconfigs name.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    if listen.ip().is_unspecified() {
+        SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listen.port())
+    } else {
+        listen
+    }
+}
+
+fn advertised(listen: SocketAddr) -> Option<std::net::SocketAddrV4> {
+    match listen {
+        SocketAddr::V4(address) if !address.ip().is_unspecified() => Some(address),
+        _ => None,
+    }
+}
+
+/// The machine's name as a node's: a DNS label.
+fn node_name() -> String {
+    let name = nix::unistd::gethostname()
+        .map(|name| name.to_string_lossy().to_lowercase())
+        .unwrap_or_default();
+    let name: String = name
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '-' || c == '.' {
+                c
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    let name = name.trim_matches(['-', '.']);
+    if name.is_empty() {
+        "node".to_owned()
+    } else {
+        name.to_owned()
+    }
+}
