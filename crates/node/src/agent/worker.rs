@@ -414,6 +414,7 @@ impl Worker {
                 Ok(pod) => {
                     if revision(&pod) >= revision(&self.pod) {
                         self.pod = Arc::new(pod);
+                        self.view.send_modify(|view| view.pod = Arc::clone(&self.pod));
                     }
                 }
                 Err(error) => tracing::warn!(%error, "the plane answered a status with something that is no Pod"),
