@@ -5,6 +5,7 @@
 //! [`start`], then a loop's `plan`.
 
 mod accounts;
+mod deployment;
 mod expectations;
 mod namespaces;
 mod ownership;
@@ -48,6 +49,7 @@ pub fn start(sources: Sources, options: Options) -> Running {
     let replica_sets = Informer::start(&sources, resource::REPLICA_SETS, claimed());
     namespaces::start(&sources, &namespaces, &pods, world.clone(), &tasks);
     accounts::start(&sources, &namespaces, root_ca, world.clone(), &tasks);
+    deployment::start(&sources, &replica_sets, &pods, &world, &tasks);
     replica_set::start(&sources, &replica_sets, &pods, &world, &tasks);
     Running { tasks }
 }
