@@ -3,7 +3,7 @@
 pub mod plane;
 pub mod runtime;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use node::{KubeletBackend, KubeletClientTls, KubeletTls, Node, NodeOptions, Running};
@@ -18,8 +18,8 @@ pub struct World {
     pub runtime: Runtime,
     pub agent: Option<Running>,
     pub authority: Arc<Authority>,
+    socket: PathBuf,
     directory: tempfile::TempDir,
-    _server: tokio::task::JoinHandle<()>,
 }
 
 impl World {
@@ -29,20 +29,30 @@ impl World {
 
     pub async fn with(plane: Plane, runtime: Runtime) -> World {
         let directory = tempfile::tempdir().unwrap();
-        let server = runtime.serve(&directory.path().join("cri.sock"));
+        let socket = directory.path().join("cri.sock");
+        runtime.serve(&socket);
+        World::over(plane, runtime, socket, directory).await
+    }
+
+    /// Over a runtime that is there already; the one in memory stays unused.
+    pub async fn over_socket(socket: PathBuf) -> World {
+        World::over(Plane::new(), Runtime::new(), socket, tempfile::tempdir().unwrap()).await
+    }
+
+    async fn over(plane: Plane, runtime: Runtime, socket: PathBuf, directory: tempfile::TempDir) -> World {
         let mut world = World {
             plane,
             runtime,
             agent: None,
             authority: Arc::new(Authority::new()),
+            socket,
             directory,
-            _server: server,
         };
         world.start_agent().await;
         world
     }
 
-    pub fn root(&self) -> std::path::PathBuf {
+    pub fn root(&self) -> PathBuf {
         self.directory.path().join("node")
     }
 
@@ -52,7 +62,7 @@ impl World {
         let options = NodeOptions {
             name: "n1".to_owned(),
             client: self.plane.client(),
-            cri_socket: self.directory.path().join("cri.sock"),
+            cri_socket: self.socket.clone(),
             root: self.root(),
             pod_cidr: "10.244.0.0/24".to_owned(),
             address: [127, 0, 0, 1].into(),

@@ -54,7 +54,8 @@ impl Runtime {
         }
     }
 
-    pub fn serve(&self, socket: &Path) -> tokio::task::JoinHandle<()> {
+    /// Until the test's own runtime ends.
+    pub fn serve(&self, socket: &Path) {
         let listener = UnixListener::bind(socket).unwrap();
         let (runtime, images) = (self.clone(), self.clone());
         tokio::spawn(async move {
@@ -64,7 +65,7 @@ impl Runtime {
                 .serve_with_incoming(UnixListenerStream::new(listener))
                 .await
                 .unwrap();
-        })
+        });
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> T {
