@@ -184,10 +184,7 @@ impl Unpacker<'_> {
         let name = Path::new(name);
         let header = entry.header();
         let mode = Mode::from_bits_truncate(header.mode()? & 0o7777);
-        let owner = (
-            Uid::from_raw(header.uid()?.try_into().unwrap_or(0)),
-            Gid::from_raw(header.gid()?.try_into().unwrap_or(0)),
-        );
+        let owner = (Uid::from_raw(id(header.uid())), Gid::from_raw(id(header.gid())));
         let time = header.mtime().unwrap_or(0);
         match kind {
             tar::EntryType::Directory => {
@@ -274,8 +271,8 @@ impl Unpacker<'_> {
         let root = self.reopen(Path::new(""))?;
         nix::unistd::fchown(
             &root,
-            Some(Uid::from_raw(header.uid()?.try_into().unwrap_or(0))),
-            Some(Gid::from_raw(header.gid()?.try_into().unwrap_or(0))),
+            Some(Uid::from_raw(id(header.uid()))),
+            Some(Gid::from_raw(id(header.gid()))),
         )?;
         nix::sys::stat::fchmod(&root, Mode::from_bits_truncate(header.mode()? & 0o7777))?;
         Ok(())
@@ -360,6 +357,11 @@ impl Unpacker<'_> {
         }
         Ok(())
     }
+}
+
+/// Some builders leave owners blank, which every tar reads as root.
+fn id(field: io::Result<u64>) -> u32 {
+    field.ok().and_then(|id| id.try_into().ok()).unwrap_or(0)
 }
 
 fn set_time(folder: &OwnedFd, name: &Path, seconds: u64) -> io::Result<()> {

@@ -146,7 +146,7 @@ fn sweep(inner: &Arc<Inner>) {
     inner.images.sweep();
 
     // A supervisor that nobody knows was made by a server which died before it wrote the sandbox down.
-    for pid in inner.hierarchies.processes(&inner.supervisor_cgroup()) {
+    for pid in inner.hierarchies.members(&inner.supervisor_cgroup()) {
         // Helpers and holders of pid namespaces live in their supervisor's session.
         let session = nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(pid))).map(|session| session.as_raw());
         if !session.is_ok_and(|session| supervisors.contains(&session)) {

@@ -142,6 +142,15 @@ impl Hierarchies {
         pids
     }
 
+    /// Processes of the group itself, where memory is accounted: a process that has a group of its own there has left
+    /// this one, though it may still be counted here by hierarchies in which its own group was never made.
+    pub fn members(&self, path: &str) -> Vec<i32> {
+        let file = self.of("memory", path).map(|folder| folder.join("cgroup.procs"));
+        file.and_then(|file| fs::read_to_string(file).ok())
+            .map(|text| text.lines().filter_map(|line| line.parse().ok()).collect())
+            .unwrap_or_default()
+    }
+
     /// Kills all processes of the group and of those below it.
     pub fn kill(&self, path: &str) {
         for pid in self.processes(path) {
