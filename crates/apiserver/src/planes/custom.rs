@@ -5,6 +5,7 @@ use std::sync::Arc;
 use api::{
     Object, Resource, Status,
     resource::{self, Scope},
+    structural::Schema,
     table::{ResourceInfo, Subresource},
 };
 use keyspace::{KeyRange, Options, Range, Revision};
@@ -27,7 +28,8 @@ pub struct CustomResource {
     pub list_kind: String,
     /// `openAPIV3Schema`, or null.
     pub schema: Value,
-    pub preserve_unknown_fields: bool,
+    /// The same, made ready to prune, default and validate.
+    pub compiled: Schema,
     pub has_status: bool,
     pub scale: Option<ScalePaths>,
     /// `additionalPrinterColumns`, or null.
@@ -172,7 +174,11 @@ fn served(definition: Object) -> Vec<CustomResource> {
                     kind => kind,
                 },
                 schema: version["schema"]["openAPIV3Schema"].clone(),
-                preserve_unknown_fields: spec["preserveUnknownFields"] == true,
+                compiled: if spec["preserveUnknownFields"] == true {
+                    Schema::open()
+                } else {
+                    Schema::compile(&version["schema"]["openAPIV3Schema"])
+                },
                 has_status,
                 scale,
                 printer_columns: version["additionalPrinterColumns"].clone(),

@@ -96,6 +96,9 @@ impl Registry {
             operation: Operation::Create,
         };
         admission::mutate(&attempt, &mut tree).await?;
+        if kind.is_core("services") {
+            services::complete(&mut tree);
+        }
         refuse_invalid(kind, &tree, validate::create(kind.storage(), &tree))?;
         if kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
             definitions::prepare(self.planes(), &context.plane, &mut tree, None).await?;

@@ -1,6 +1,11 @@
 //! Custom resource definitions: their names, conditions, and what goes with them when they go.
 
-use api::{Object, Status, keys::Layout, resource, status::Cause};
+use api::{
+    Object, Status,
+    field::{self, Path},
+    keys::Layout,
+    resource, structural,
+};
 use keyspace::{KeyRange, Op, Options, Previous, Txn};
 use serde_json::{Value, json};
 
@@ -65,7 +70,7 @@ pub(super) async fn prepare(
     old: Option<&Value>,
 ) -> Result<(), Status> {
     let now = meta::now(&*planes.world().clock);
-    check(tree)?;
+    check(tree, old)?;
     let name = meta::text(tree, "name").to_owned();
     let spec = &tree["spec"];
     let (group, names) = (spec["group"].as_str().unwrap_or_default(), &spec["names"]);
@@ -112,85 +117,32 @@ pub(super) async fn prepare(
 }
 
 /// What has to hold for a definition to be served at all.
-fn check(tree: &Value) -> Result<(), Status> {
-    let mut causes = Vec::new();
-    let mut refuse = |reason: &'static str, field: &str, message: String| {
-        causes.push(Cause {
-            reason,
-            message,
-            field: field.to_owned(),
-        });
-    };
-    let spec = &tree["spec"];
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let (group, plural) = (text(&spec["group"]), text(&spec["names"]["plural"]));
-    let name = meta::text(tree, "name");
-    for (field, value) in [
-        ("spec.group", &group),
-        ("spec.names.plural", &plural),
-        ("spec.names.kind", &text(&spec["names"]["kind"])),
-        ("spec.scope", &text(&spec["scope"])),
-    ] {
-        if value.is_empty() {
-            refuse("FieldValueRequired", field, "Required value".to_owned());
-        }
+fn check(tree: &Value, old: Option<&Value>) -> Result<(), Status> {
+    let mut causes = structural::check_definition(tree, old);
+    let spec = Path::ROOT.field("spec");
+    let group = spec_text(tree, "group");
+    if api::table::group(group).is_some() {
+        causes.push(field::invalid(
+            &spec.field("group"),
+            group,
+            "the group is served by the server itself",
+        ));
     }
-    if !group.is_empty() && !plural.is_empty() && name != format!("{plural}.{group}") {
-        refuse(
-            "FieldValueInvalid",
-            "metadata.name",
-            format!("Invalid value: {name:?}: must be spec.names.plural+\".\"+spec.group"),
-        );
-    }
-    if !group.is_empty() && !group.contains('.') {
-        refuse(
-            "FieldValueInvalid",
-            "spec.group",
-            format!("Invalid value: {group:?}: should be a domain with at least one dot"),
-        );
-    }
-    if api::table::group(&group).is_some() {
-        refuse(
-            "FieldValueInvalid",
-            "spec.group",
-            format!("Invalid value: {group:?}: the group is served by the server itself"),
-        );
-    }
-    let versions = spec["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if versions.is_empty() {
-        refuse("FieldValueRequired", "spec.versions", "Required value".to_owned());
-    } else if versions.iter().filter(|version| version["storage"] == true).count() != 1 {
-        refuse(
-            "FieldValueInvalid",
-            "spec.versions",
-            format!(
-                "Invalid value: {}: must have exactly one version marked as storage version",
-                spec["versions"]
-            ),
-        );
-    }
-    for (at, version) in versions.iter().enumerate() {
-        if !version["schema"]["openAPIV3Schema"].is_object() {
-            refuse(
-                "FieldValueRequired",
-                &format!("spec.versions[{at}].schema.openAPIV3Schema"),
-                "Required value: schemas are required".to_owned(),
-            );
-        }
-    }
-    if spec["conversion"]["strategy"] == "Webhook" {
-        refuse(
-            "FieldValueNotSupported",
-            "spec.conversion.strategy",
-            "Unsupported value: \"Webhook\": supported values: \"None\"".to_owned(),
-        );
+    let strategy = tree["spec"]["conversion"]["strategy"].as_str().unwrap_or("None");
+    if strategy == "Webhook" {
+        let conversion = spec.field("conversion");
+        causes.push(field::not_supported(&conversion.field("strategy"), strategy, &["None"]));
     }
     if causes.is_empty() {
         return Ok(());
     }
     let info = api::table::find("apiextensions.k8s.io", "v1", "customresourcedefinitions");
     let kind = Kind::BuiltIn(info.expect("definitions are a built-in kind"));
-    Err(refusals::invalid(&kind, name, causes))
+    Err(refusals::invalid(&kind, meta::text(tree, "name"), causes))
+}
+
+fn spec_text<'a>(tree: &'a Value, field: &str) -> &'a str {
+    tree["spec"][field].as_str().unwrap_or_default()
 }
 
 /// Deletes the objects of a definition that is gone. They are found by its uid, so that a definition made anew under

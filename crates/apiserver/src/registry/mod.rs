@@ -147,15 +147,16 @@ impl Registry {
         }
         match (info.subresource.as_str(), &info.verb) {
             ("scale", _) => self.scale(context, kind, request).await,
+            // Discovery gives the log the kind of a Pod, so this comes first.
+            ("log" | "exec" | "attach" | "portforward", _) if kind.is_core("pods") => {
+                self.stream(context, kind, request).await
+            }
             (_, Verb::Get) if described.kind == kind.resource().kind => self.get(context, kind).await,
             (_, Verb::Update | Verb::Patch) if described.kind == kind.resource().kind => {
                 self.modify(context, kind, request).await
             }
             ("binding", Verb::Create) if kind.is_core("pods") => self.bind(context, kind, request).await,
             ("eviction", Verb::Create) if kind.is_core("pods") => self.evict(context, kind, request).await,
-            ("log" | "exec" | "attach" | "portforward", _) if kind.is_core("pods") => {
-                self.stream(context, kind, request).await
-            }
             (subresource, _) => Err(Status::new(
                 Reason::NotFound,
                 format!("{}/{subresource} is not served", kind.resource().plural),

@@ -214,8 +214,11 @@ impl<'a> Scan<'a> {
                         break;
                     }
                 }
+                if collected.overflow.is_some() {
+                    break;
+                }
                 templates.next_if(|(key, _)| key.as_bytes() == &*found.key);
-                if collected.overflow.is_some() || !collected.push(found) {
+                if !collected.push(found) {
                     break;
                 }
                 left -= 1;
@@ -241,7 +244,11 @@ impl<'a> Scan<'a> {
                     let remaining = if ask.selectors.is_everything() {
                         let keys: Vec<String> = templates.map(|(key, _)| key).collect();
                         let unwritten = self.unwritten(&keys, at).await?;
-                        Some((left + unwritten + usize::from(from_template)).max(1))
+                        Some(
+                            (left + usize::from(from_template))
+                                .saturating_add_signed(unwritten)
+                                .max(1),
+                        )
                     } else {
                         None
                     };
@@ -262,8 +269,8 @@ impl<'a> Scan<'a> {
 
     /// What the given templated keys add to the number of keys in the keyspace: one that is absent is an object all
     /// the same, one with a whiteout is none.
-    async fn unwritten(&self, keys: &[String], revision: Revision) -> Result<usize, Status> {
-        let mut objects = 0_usize;
+    async fn unwritten(&self, keys: &[String], revision: Revision) -> Result<isize, Status> {
+        let mut objects = 0;
         for keys in keys.chunks(TXN_OPS_MAX) {
             let gets = keys.iter().map(|key| {
                 Op::Range(Range {
@@ -280,7 +287,7 @@ impl<'a> Scan<'a> {
                 let OpResult::Range(ranged) = result else { continue };
                 match ranged.items.first() {
                     None => objects += 1,
-                    Some(found) if *found.value == *template::WHITEOUT => objects = objects.saturating_sub(1),
+                    Some(found) if *found.value == *template::WHITEOUT => objects -= 1,
                     Some(_) => {}
                 }
             }

@@ -233,9 +233,33 @@ async fn allocate_ports(
     Ok(())
 }
 
+/// The one address and the list of addresses say the same; older clients write the one alone (upstream's
+/// `NormalizeClusterIPs`).
+pub(super) fn complete(tree: &mut Value) {
+    let spec = &mut tree["spec"];
+    if !spec.is_object() {
+        return;
+    }
+    let one = spec["clusterIP"].as_str().unwrap_or_default().to_owned();
+    let first = spec["clusterIPs"][0].as_str().unwrap_or_default().to_owned();
+    match (one.as_str(), first.as_str()) {
+        ("", "") => {}
+        ("", first) => spec["clusterIP"] = first.into(),
+        (one, "") => spec["clusterIPs"] = json!([one]),
+        _ => return,
+    }
+    if let Some(spec) = spec.as_object_mut() {
+        // Looking may have left nulls behind.
+        spec.retain(|_, value| !value.is_null());
+    }
+}
+
 /// An update that leaves out what was allocated means to keep it.
 pub(super) fn keep_allocated(new: &mut Value, old: &Value) {
     let (spec, had) = (&mut new["spec"], &old["spec"]);
+    if spec.is_object() {
+        drop_of_other_type(spec, had);
+    }
     if !spec.is_object() || spec["type"] == "ExternalName" || had["type"] == "ExternalName" {
         return;
     }
@@ -263,6 +287,35 @@ pub(super) fn keep_allocated(new: &mut Value, old: &Value) {
         {
             port["nodePort"] = same["nodePort"].clone();
         }
+    }
+}
+
+/// What only the former type has goes with it, if it was not changed at the same time (upstream's
+/// `dropTypeDependentFields`).
+fn drop_of_other_type(spec: &mut Value, had: &Value) {
+    let is_external = |spec: &Value| matches!(spec["type"].as_str(), Some("NodePort" | "LoadBalancer"));
+    let mut dropped: Vec<&str> = Vec::new();
+    if had["type"] != "ExternalName" && spec["type"] == "ExternalName" {
+        dropped.extend(["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"]);
+    }
+    if had["type"] == "ExternalName" && spec["type"] != "ExternalName" {
+        dropped.push("externalName");
+    }
+    if is_external(had) && !is_external(spec) {
+        dropped.extend(["externalTrafficPolicy", "healthCheckNodePort"]);
+        if node_ports_of(spec) == node_ports_of(had) {
+            for port in spec["ports"].as_array_mut().into_iter().flatten() {
+                if let Some(port) = port.as_object_mut() {
+                    port.remove("nodePort");
+                }
+            }
+        }
+    }
+    if had["type"] == "LoadBalancer" && spec["type"] != "LoadBalancer" {
+        dropped.extend(["allocateLoadBalancerNodePorts", "loadBalancerClass"]);
+    }
+    if let Some(spec) = spec.as_object_mut() {
+        spec.retain(|field, value| !dropped.contains(&field.as_str()) || *value != had[field]);
     }
 }
 
@@ -316,10 +369,11 @@ fn cluster_addresses(service: &Value) -> Vec<Ipv4Addr> {
 }
 
 fn node_ports(service: &Value) -> Vec<u16> {
-    let ports = service["spec"]["ports"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    node_ports_of(&service["spec"])
+}
+
+fn node_ports_of(spec: &Value) -> Vec<u16> {
+    let ports = spec["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
     ports
         .iter()
         .filter_map(|port| u16::try_from(port["nodePort"].as_u64()?).ok())

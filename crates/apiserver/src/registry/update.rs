@@ -229,6 +229,7 @@ impl Registry {
         }
         if kind.is_core("services") && aspect == Aspect::Main {
             services::keep_allocated(tree, old);
+            services::complete(tree);
         }
         strategy::prepare_update(&info, part, tree, old);
         let attempt = Attempt {

@@ -1,0 +1,12 @@
+//! The core, driven through the service in memory: no sockets, no TLS, the caller's identity given.
+
+mod definitions;
+mod deletion;
+mod harness;
+mod lists;
+mod objects;
+mod planes;
+mod pods;
+mod services;
+mod template;
+mod watches;
