@@ -6,6 +6,7 @@
 
 mod accounts;
 mod deployment;
+mod endpoints;
 mod expectations;
 mod namespaces;
 mod ownership;
@@ -51,5 +52,6 @@ pub fn start(sources: Sources, options: Options) -> Running {
     accounts::start(&sources, &namespaces, root_ca, world.clone(), &tasks);
     deployment::start(&sources, &replica_sets, &pods, &world, &tasks);
     replica_set::start(&sources, &replica_sets, &pods, &world, &tasks);
+    endpoints::start(&sources, &pods, &world, &tasks);
     Running { tasks }
 }
