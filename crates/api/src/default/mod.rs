@@ -25,7 +25,7 @@ pub fn apply(resource: &Resource, object: &mut Value) {
         ("", "replicationcontrollers") => apps::default_replication_controller(object),
         ("", "services") => service::default_service(object),
         ("", "endpoints") => service::default_endpoints(object),
-        ("", "secrets") => set(object, "type", "Opaque"),
+        ("", "secrets") => system::default_secret(object),
         ("", "namespaces") => system::default_namespace(object),
         ("", "nodes") => system::default_node(object),
         ("", "limitranges") => system::default_limit_range(object),

@@ -1,5 +1,6 @@
 //! Kinds that configure the plane itself: namespaces, bindings, admission, quotas, definitions.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use super::{at, each, inside, set, set_number, set_over};
@@ -14,6 +15,17 @@ pub(super) fn default_namespace(namespace: &mut Value) {
         );
     }
     set(at(namespace, "status"), "phase", "Active");
+}
+
+/// `stringData` is for writing only: it goes over `data`, and is never kept (upstream does it in conversion).
+pub(super) fn default_secret(secret: &mut Value) {
+    set(secret, "type", "Opaque");
+    let plain = secret.as_object_mut().and_then(|secret| secret.remove("stringData"));
+    for (key, value) in plain.iter().filter_map(Value::as_object).flatten() {
+        if let Some(value) = value.as_str() {
+            set_over(at(secret, "data"), key, STANDARD.encode(value));
+        }
+    }
 }
 
 pub(super) fn default_node(node: &mut Value) {

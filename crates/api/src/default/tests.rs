@@ -159,3 +159,15 @@ fn anything_can_be_defaulted() {
         }
     }
 }
+
+#[test]
+fn string_data_of_a_secret_goes_over_its_data_and_is_not_kept() {
+    let mut secret = json!({"stringData": {"a": "x", "b": "y"}, "data": {"a": "b2xk", "c": "a2VwdA=="}});
+
+    apply(&crate::resource::SECRETS, &mut secret);
+
+    assert_eq!(
+        secret,
+        json!({"type": "Opaque", "data": {"a": "eA==", "b": "eQ==", "c": "a2VwdA=="}})
+    );
+}
