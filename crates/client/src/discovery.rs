@@ -65,29 +65,53 @@ impl Client {
         }));
         let mut found = Vec::new();
         for (group, version, path) in versions {
-            let document = self.raw(Method::GET, &path, None).await?;
-            let served: Resources = serde_json::from_slice(&document).map_err(decode)?;
-            for resource in served
-                .resources
-                .into_iter()
-                .filter(|resource| !resource.name.contains('/'))
-            {
-                found.push(Discovered {
-                    resource: Resource {
-                        group: group.clone().into(),
-                        version: version.clone().into(),
-                        plural: resource.name.into(),
-                        kind: resource.kind.into(),
-                        scope: if resource.namespaced {
-                            Scope::Namespaced
-                        } else {
-                            Scope::Cluster
-                        },
-                    },
-                    verbs: resource.verbs,
-                });
-            }
+            self.discover_at(&group, &version, &path, &mut found).await?;
         }
         Ok(found)
+    }
+
+    /// What the plane serves in one version of one group (empty for the core), without subresources.
+    pub async fn discover_version(&self, group: &str, version: &str) -> Result<Vec<Discovered>, Error> {
+        let path = if group.is_empty() {
+            format!("/api/{version}")
+        } else {
+            format!("/apis/{group}/{version}")
+        };
+        let mut found = Vec::new();
+        self.discover_at(group, version, &path, &mut found).await?;
+        Ok(found)
+    }
+
+    async fn discover_at(
+        &self,
+        group: &str,
+        version: &str,
+        path: &str,
+        found: &mut Vec<Discovered>,
+    ) -> Result<(), Error> {
+        let document = self.raw(Method::GET, path, None).await?;
+        let served: Resources = serde_json::from_slice(&document).map_err(|source| Error::Decode {
+            what: "a discovery document",
+            source,
+        })?;
+        let whole = served
+            .resources
+            .into_iter()
+            .filter(|resource| !resource.name.contains('/'));
+        found.extend(whole.map(|resource| Discovered {
+            resource: Resource {
+                group: group.to_owned().into(),
+                version: version.to_owned().into(),
+                plural: resource.name.into(),
+                kind: resource.kind.into(),
+                scope: if resource.namespaced {
+                    Scope::Namespaced
+                } else {
+                    Scope::Cluster
+                },
+            },
+            verbs: resource.verbs,
+        }));
+        Ok(())
     }
 }

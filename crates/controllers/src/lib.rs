@@ -8,6 +8,8 @@ mod accounts;
 mod deployment;
 mod endpoints;
 mod expectations;
+mod garbage;
+mod informers;
 mod namespaces;
 mod ownership;
 mod pods;
@@ -16,10 +18,11 @@ mod time;
 
 use std::sync::Arc;
 
-use api::resource;
-use client::{Informer, InformerOptions, PlaneKey, Sources, Tasks};
+use client::{PlaneKey, Sources, Tasks};
 use futures::future::BoxFuture;
 use world::World;
+
+use informers::Informers;
 
 /// The CA of a plane, PEM; `None` of one that is not known.
 pub type RootCa = Arc<dyn Fn(&PlaneKey) -> BoxFuture<'static, Option<String>> + Send + Sync>;
@@ -44,14 +47,12 @@ impl Running {
 pub fn start(sources: Sources, options: Options) -> Running {
     let tasks = Tasks::new();
     let Options { root_ca, world } = options;
-    let namespaces = namespaces::informer(&sources);
-    let claimed = || ownership::indexes(InformerOptions::default());
-    let pods = Informer::start(&sources, resource::PODS, claimed());
-    let replica_sets = Informer::start(&sources, resource::REPLICA_SETS, claimed());
-    namespaces::start(&sources, &namespaces, &pods, world.clone(), &tasks);
-    accounts::start(&sources, &namespaces, root_ca, world.clone(), &tasks);
-    deployment::start(&sources, &replica_sets, &pods, &world, &tasks);
-    replica_set::start(&sources, &replica_sets, &pods, &world, &tasks);
-    endpoints::start(&sources, &pods, &world, &tasks);
+    let informers = Informers::start(&sources);
+    namespaces::start(&sources, &informers.namespaces, &informers.pods, world.clone(), &tasks);
+    accounts::start(&sources, &informers.namespaces, root_ca, world.clone(), &tasks);
+    deployment::start(&sources, &informers, &world, &tasks);
+    replica_set::start(&sources, &informers, &world, &tasks);
+    endpoints::start(&sources, &informers, &world, &tasks);
+    garbage::start(&sources, &informers, &world, &tasks);
     Running { tasks }
 }

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use api::{Object, resource};
 use client::{
-    Client, DeleteOptions, Discovered, Informer, InformerOptions, ListOptions, Notice, ObjectKey, Outcome, Patch,
-    Sources, Tasks, WorkQueue,
+    Client, DeleteOptions, Discovered, Informer, ListOptions, Notice, ObjectKey, Outcome, Patch, Sources, Tasks,
+    WorkQueue,
 };
 use serde_json::{Value, json};
 use world::World;
@@ -188,11 +188,6 @@ async fn tell(client: &Client, namespace: &Object, left: &[String]) -> Result<()
 fn is_ending(namespace: &Object) -> bool {
     let finalizers = namespace.tree()["spec"]["finalizers"].as_array();
     namespace.is_deleting() && finalizers.into_iter().flatten().any(|finalizer| finalizer == FINALIZER)
-}
-
-/// The informer that [`start`] needs of namespaces.
-pub fn informer(sources: &Sources) -> Informer {
-    Informer::start(sources, resource::NAMESPACES, InformerOptions::default())
 }
 
 #[cfg(test)]

@@ -61,6 +61,22 @@ pub fn of_namespace(plane: &PlaneKey, namespace: &str) -> String {
     format!("{plane} {namespace}")
 }
 
+/// Found by the uid of any owner; what the garbage collector goes by.
+pub const BY_OWNER: &str = "owner";
+
+/// The index by which dependents are found.
+pub fn owners(options: InformerOptions) -> InformerOptions {
+    options.index(BY_OWNER, |key, object| {
+        let owners = object.tree()["metadata"]["ownerReferences"]
+            .as_array()
+            .into_iter()
+            .flatten();
+        owners
+            .filter_map(|owner| Some(of_uid(&key.plane, owner["uid"].as_str()?)))
+            .collect()
+    })
+}
+
 /// What becomes of candidates for one owner.
 #[derive(Debug, Default, PartialEq)]
 pub struct Claims {

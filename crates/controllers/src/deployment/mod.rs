@@ -15,13 +15,14 @@ use api::{
     selector::LabelSelector,
 };
 use client::{
-    Client, DeleteOptions, Error, EventRecorder, EventType, Informer, InformerOptions, ObjectKey, Outcome, Patch,
-    Sources, Tasks, WorkQueue,
+    Client, DeleteOptions, Error, EventRecorder, EventType, Informer, ObjectKey, Outcome, Patch, Sources, Tasks,
+    WorkQueue,
 };
 use serde_json::{Value, json};
 use world::World;
 
 use crate::{
+    informers::Informers,
     ownership::{self, BY_CONTROLLER, ORPHANS},
     pods, time,
 };
@@ -39,9 +40,9 @@ struct Deployments {
     world: World,
 }
 
-pub fn start(sources: &Sources, sets: &Informer, pods: &Informer, world: &World, tasks: &Tasks) {
+pub fn start(sources: &Sources, informers: &Informers, world: &World, tasks: &Tasks) {
     let queue = WorkQueue::<ObjectKey>::new(world);
-    let deployments = Informer::start(sources, DEPLOYMENTS, InformerOptions::default());
+    let (deployments, sets, pods) = (&informers.deployments, &informers.replica_sets, &informers.pods);
     let shared = Arc::new(Deployments {
         sources: sources.clone(),
         deployments: deployments.clone(),
@@ -50,7 +51,7 @@ pub fn start(sources: &Sources, sets: &Informer, pods: &Informer, world: &World,
         recorder: EventRecorder::start(tasks, world, "deployment-controller"),
         world: world.clone(),
     });
-    client::enqueue(tasks, &deployments, &queue, |key, _| vec![key.clone()], Vec::new);
+    client::enqueue(tasks, deployments, &queue, |key, _| vec![key.clone()], Vec::new);
     let (concerned, all) = (deployments.clone(), deployments.clone());
     let of_set = move |key: &ObjectKey, set: &Object| deployments_of(&concerned, key, set);
     client::enqueue(tasks, sets, &queue, of_set, move || all.keys());

@@ -11,16 +11,14 @@ use api::{
     resource::{ENDPOINT_SLICES, ENDPOINTS, SERVICES},
     selector::LabelSelector,
 };
-use client::{
-    Client, DeleteOptions, Error, Informer, InformerOptions, ObjectKey, Outcome, Patch, Sources, Tasks, WorkQueue,
-};
+use client::{Client, DeleteOptions, Error, Informer, ObjectKey, Outcome, Patch, Sources, Tasks, WorkQueue};
 use world::World;
 
-use crate::expectations::Expectations;
+use crate::{expectations::Expectations, informers::Informers};
 
 const WORKERS: usize = 5;
 /// Found by the Service's name.
-const BY_SERVICE: &str = "service";
+pub const BY_SERVICE: &str = "service";
 
 struct Ends {
     sources: Sources,
@@ -32,17 +30,10 @@ struct Ends {
     world: World,
 }
 
-pub fn start(sources: &Sources, pods: &Informer, world: &World, tasks: &Tasks) {
+pub fn start(sources: &Sources, informers: &Informers, world: &World, tasks: &Tasks) {
     let queue = WorkQueue::<ObjectKey>::new(world);
-    let services = Informer::start(sources, SERVICES, InformerOptions::default());
-    let ours = InformerOptions {
-        label_selector: Some(format!("{}={}", slices::MANAGED_BY, slices::MANAGER)),
-        ..InformerOptions::default()
-    };
-    let by_service =
-        |key: &ObjectKey, slice: &Object| service_of(key, slice).into_iter().map(|key| key.to_string()).collect();
-    let slices = Informer::start(sources, ENDPOINT_SLICES, ours.index(BY_SERVICE, by_service));
-    let endpoints = Informer::start(sources, ENDPOINTS, InformerOptions::default());
+    let (services, slices, endpoints) = (&informers.services, &informers.endpoint_slices, &informers.endpoints);
+    let pods = &informers.pods;
     let shared = Arc::new(Ends {
         sources: sources.clone(),
         services: services.clone(),
@@ -52,24 +43,28 @@ pub fn start(sources: &Sources, pods: &Informer, world: &World, tasks: &Tasks) {
         expectations: Expectations::default(),
         world: world.clone(),
     });
-    client::enqueue(tasks, &services, &queue, |key, _| vec![key.clone()], Vec::new);
+    client::enqueue(tasks, services, &queue, |key, _| vec![key.clone()], Vec::new);
     let all = |services: &Informer| {
         let services = services.clone();
         move || services.keys()
     };
     let concerned = services.clone();
     let of_pod = move |key: &ObjectKey, pod: &Object| services_of(&concerned, key, pod);
-    client::enqueue(tasks, pods, &queue, of_pod, all(&services));
+    client::enqueue(tasks, pods, &queue, of_pod, all(services));
     let of_slice = |key: &ObjectKey, slice: &Object| service_of(key, slice).into_iter().collect();
-    client::enqueue(tasks, &slices, &queue, of_slice, all(&services));
-    client::enqueue(tasks, &endpoints, &queue, |key, _| vec![key.clone()], all(&services));
+    client::enqueue(tasks, slices, &queue, of_slice, all(services));
+    client::enqueue(tasks, endpoints, &queue, |key, _| vec![key.clone()], all(services));
     client::run(tasks, "endpoints", &queue, WORKERS, move |key| {
         let shared = shared.clone();
         async move { shared.reconcile(&key).await }
     });
 }
 
-fn service_of(key: &ObjectKey, slice: &Object) -> Option<ObjectKey> {
+/// The Service of a slice that is ours.
+pub fn service_of(key: &ObjectKey, slice: &Object) -> Option<ObjectKey> {
+    slice
+        .label(slices::MANAGED_BY)
+        .filter(|manager| *manager == slices::MANAGER)?;
     slice.label(slices::SERVICE_NAME).map(|service| key.sibling(service))
 }
 

@@ -14,6 +14,7 @@ use world::World;
 
 use crate::{
     expectations::Expectations,
+    informers::Informers,
     ownership::{self, BY_CONTROLLER, ORPHANS},
     time,
 };
@@ -32,7 +33,8 @@ struct ReplicaSets {
     world: World,
 }
 
-pub fn start(sources: &Sources, sets: &Informer, pods: &Informer, world: &World, tasks: &Tasks) {
+pub fn start(sources: &Sources, informers: &Informers, world: &World, tasks: &Tasks) {
+    let (sets, pods) = (&informers.replica_sets, &informers.pods);
     let queue = WorkQueue::<ObjectKey>::new(world);
     let shared = Arc::new(ReplicaSets {
         sources: sources.clone(),

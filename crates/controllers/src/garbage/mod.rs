@@ -1,0 +1,395 @@
+//! What nobody owns any more goes; what waits for its dependents goes after them.
+//!
+//! There is no graph of its own: informers are the nodes, and their index by owner is the edges. What the caches say is
+//! gone is verified with its plane before anything is deleted. Owners of kinds that are not watched (custom ones) are
+//! asked for when their dependents are seen, and again from time to time.
+
+mod kinds;
+mod verdict;
+
+use std::{
+    collections::{HashSet, VecDeque},
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use api::Object;
+use client::{
+    Client, DeleteOptions, Error, Informer, Notice, ObjectKey, Outcome, Patch, PlaneKey, Propagation, Sources, Tasks,
+    WorkQueue,
+};
+use serde_json::{Value, json};
+use world::World;
+
+use crate::{informers::Informers, ownership};
+use kinds::Kinds;
+use verdict::{FOREGROUND, ORPHAN, Owner, State, Verdict};
+
+/// As upstream's `--concurrent-gc-syncs`.
+const WORKERS: usize = 20;
+/// How soon the deletion of a custom owner is noticed.
+const UNWATCHED_AGAIN: Duration = Duration::from_secs(60);
+/// Owners known to be gone, as many as upstream remembers. A uid never comes back.
+const ABSENT_MAX: usize = 500;
+
+/// An object of one of the watched kinds.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Item {
+    kind: usize,
+    key: ObjectKey,
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "kind {} of {}", self.kind, self.key)
+    }
+}
+
+struct Garbage {
+    sources: Sources,
+    kinds: Kinds,
+    queue: WorkQueue<Item>,
+    absent: Mutex<Absent>,
+}
+
+#[derive(Default)]
+struct Absent {
+    known: HashSet<String>,
+    order: VecDeque<String>,
+}
+
+pub fn start(sources: &Sources, informers: &Informers, world: &World, tasks: &Tasks) {
+    let shared = Arc::new(Garbage {
+        sources: sources.clone(),
+        kinds: Kinds::start(sources, informers),
+        queue: WorkQueue::new(world),
+        absent: Mutex::default(),
+    });
+    for kind in 0..shared.kinds.informers.len() {
+        let shared = shared.clone();
+        tasks.spawn(async move { shared.watch(kind).await });
+    }
+    let queue = shared.queue.clone();
+    client::run(tasks, "garbage", &queue, WORKERS, move |item| {
+        let shared = shared.clone();
+        async move { shared.reconcile(&item).await }
+    });
+}
+
+impl Garbage {
+    async fn watch(&self, kind: usize) {
+        let informer = &self.kinds.informers[kind];
+        let mut changes = informer.subscribe();
+        while let Some(notice) = changes.next().await {
+            match notice {
+                Notice::Change(change) => {
+                    let (old, new) = (change.old.as_ref(), change.new.as_ref());
+                    match (old, new) {
+                        (Some(old), Some(new)) if !verdict::differs(old, new) => continue,
+                        // Gone, or made anew under its name: what it owned has lost an owner.
+                        (Some(old), new) if new.is_none_or(|new| new.uid() != old.uid()) => {
+                            self.dependents(&change.key.plane, old.uid())
+                                .into_iter()
+                                .for_each(|(item, _)| self.queue.add(item));
+                        }
+                        _ => {}
+                    }
+                    for object in old.into_iter().chain(new) {
+                        self.look_at_waiting_owners(&change.key, object);
+                    }
+                    if new.is_some_and(verdict::is_relevant) {
+                        self.queue.add(Item { kind, key: change.key });
+                    }
+                }
+                // One kind that was put off for another's sake has to be looked at when that one is whole.
+                Notice::Synced(_) => (0..self.kinds.informers.len()).for_each(|kind| self.add_all(kind)),
+                Notice::Rescan => {
+                    (0..self.kinds.informers.len()).for_each(|kind| self.add_all(kind));
+                }
+                Notice::Removed(_) => {}
+            }
+        }
+    }
+
+    fn add_all(&self, kind: usize) {
+        for (key, object) in self.kinds.informers[kind].all() {
+            if verdict::is_relevant(&object) {
+                self.queue.add(Item { kind, key });
+            }
+        }
+    }
+
+    /// An owner that waits for its dependents may be done waiting.
+    fn look_at_waiting_owners(&self, key: &ObjectKey, object: &Object) {
+        for owner in verdict::owners(object) {
+            let Some((kind, informer)) = self.watched(&owner) else {
+                continue;
+            };
+            let Some(owner_key) = owner_key(informer, key, &owner.name) else {
+                continue;
+            };
+            if informer
+                .get(&owner_key)
+                .is_some_and(|there| there.uid() == owner.uid && there.is_deleting())
+            {
+                self.queue.add(Item { kind, key: owner_key });
+            }
+        }
+    }
+
+    fn watched(&self, owner: &Owner) -> Option<(usize, &Informer)> {
+        let informer = self.kinds.watched(&owner.api_version, &owner.kind)?;
+        let kind = self
+            .kinds
+            .informers
+            .iter()
+            .position(|other| other.resource() == informer.resource())?;
+        Some((kind, informer))
+    }
+
+    fn dependents(&self, plane: &PlaneKey, uid: &str) -> Vec<(Item, Object)> {
+        let value = ownership::of_uid(plane, uid);
+        let all = self.kinds.informers.iter().enumerate().flat_map(|(kind, informer)| {
+            let found = informer.by_index(ownership::BY_OWNER, &value);
+            found.into_iter().map(move |(key, object)| (Item { kind, key }, object))
+        });
+        all.collect()
+    }
+
+    async fn reconcile(&self, item: &Item) -> Result<Outcome, Error> {
+        let source = &item.key.plane.source;
+        if !self.kinds.informers.iter().all(|informer| informer.synced(source)) {
+            return Ok(Outcome::Done);
+        }
+        let informer = &self.kinds.informers[item.kind];
+        let Some(object) = informer.get(&item.key) else {
+            return Ok(Outcome::Done);
+        };
+        let client = self.sources.client(&item.key.plane)?;
+        if object.is_deleting() {
+            return self.finish(&client, item, &object).await.map(|()| Outcome::Done);
+        }
+        let mut owners = Vec::new();
+        let mut unwatched = false;
+        for owner in verdict::owners(&object) {
+            let state = self.state(&client, &item.key, &owner).await?;
+            unwatched |= state == State::Solid && self.watched(&owner).is_none();
+            owners.push((owner, state));
+        }
+        let dependents = self.dependents(&item.key.plane, object.uid());
+        match verdict::judge(&object, &owners, !dependents.is_empty()) {
+            Verdict::Keep if unwatched => return Ok(Outcome::After(UNWATCHED_AGAIN)),
+            Verdict::Keep => {}
+            Verdict::Strip(gone) => {
+                let references: Vec<Value> = gone.iter().map(|uid| json!({"$patch": "delete", "uid": uid})).collect();
+                let patch = json!({"metadata": {"uid": object.uid(), "ownerReferences": references}});
+                settled(
+                    client
+                        .patch(
+                            informer.resource(),
+                            item.key.namespace(),
+                            &item.key.name,
+                            &Patch::Strategic(patch),
+                        )
+                        .await,
+                )?;
+            }
+            Verdict::Delete(propagation) => {
+                // Two that wait for each other would wait for ever: this one stops blocking its owners.
+                let circle = dependents
+                    .iter()
+                    .any(|(_, dependent)| verdict::waits_for_dependents(dependent));
+                if propagation == Propagation::Foreground && circle {
+                    self.unblock(&client, item, &object, &owners).await?;
+                }
+                self.delete(&client, item, &object, propagation).await?;
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    async fn state(&self, client: &Client, dependent: &ObjectKey, owner: &Owner) -> Result<State, Error> {
+        let cached = self.watched(owner).and_then(|(_, informer)| {
+            informer
+                .get(&owner_key(informer, dependent, &owner.name)?)
+                .filter(|there| there.uid() == owner.uid)
+        });
+        if let Some(there) = cached {
+            return Ok(if verdict::waits_for_dependents(&there) {
+                State::Waiting
+            } else {
+                State::Solid
+            });
+        }
+        let remembered = format!("{} {}", dependent.plane, owner.uid);
+        if self
+            .absent
+            .lock()
+            .expect("no one panics while holding it")
+            .known
+            .contains(&remembered)
+        {
+            return Ok(State::Absent);
+        }
+        let resource = match self.watched(owner) {
+            Some((_, informer)) => Some(informer.resource().clone()),
+            None => kinds::resolve(client, &owner.api_version, &owner.kind).await?,
+        };
+        let Some(resource) = resource else {
+            return Ok(State::Unknown);
+        };
+        let Some(namespace) = kinds::namespace_of_owner(&resource, dependent.namespace()) else {
+            return Ok(State::Unknown);
+        };
+        match client.get(&resource, namespace, &owner.name).await {
+            Ok(there) if there.uid() != owner.uid => {}
+            Ok(there) if verdict::waits_for_dependents(&there) => return Ok(State::Waiting),
+            Ok(_) => return Ok(State::Solid),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+        let mut absent = self.absent.lock().expect("no one panics while holding it");
+        if absent.known.insert(remembered.clone()) {
+            absent.order.push_back(remembered);
+        }
+        if absent.order.len() > ABSENT_MAX
+            && let Some(oldest) = absent.order.pop_front()
+        {
+            absent.known.remove(&oldest);
+        }
+        Ok(State::Absent)
+    }
+
+    /// Deletes what the cache says is garbage, if its plane agrees that it has no other owners by now.
+    async fn delete(
+        &self,
+        client: &Client,
+        item: &Item,
+        object: &Object,
+        propagation: Propagation,
+    ) -> Result<(), Error> {
+        let resource = self.kinds.informers[item.kind].resource();
+        let live = match client.get(resource, item.key.namespace(), &item.key.name).await {
+            Err(error) if error.is_not_found() => return Ok(()),
+            live => live?,
+        };
+        if live.uid() != object.uid() {
+            return Ok(());
+        }
+        if verdict::owners(&live) != verdict::owners(object) {
+            // The cache lags; what it shows next brings us back.
+            return Err(Error::Transport {
+                source: "the object has other owners than were seen".into(),
+            });
+        }
+        let options = DeleteOptions {
+            resource_version: Some(live.resource_version().to_owned()),
+            propagation: Some(propagation),
+            ..DeleteOptions::of_uid(live.uid())
+        };
+        match client
+            .delete(resource, item.key.namespace(), &item.key.name, &options)
+            .await
+        {
+            Err(error) if error.is_not_found() => Ok(()),
+            done => done,
+        }
+    }
+
+    async fn unblock(
+        &self,
+        client: &Client,
+        item: &Item,
+        object: &Object,
+        owners: &[(Owner, State)],
+    ) -> Result<(), Error> {
+        let references: Vec<Value> = owners
+            .iter()
+            .map(|(owner, _)| json!({"uid": owner.uid, "blockOwnerDeletion": false}))
+            .collect();
+        let patch = json!({"metadata": {"uid": object.uid(), "ownerReferences": references}});
+        let resource = self.kinds.informers[item.kind].resource();
+        settled(
+            client
+                .patch(resource, item.key.namespace(), &item.key.name, &Patch::Strategic(patch))
+                .await,
+        )
+    }
+
+    /// Does for an object that is being deleted what its finalizers ask for.
+    async fn finish(&self, client: &Client, item: &Item, object: &Object) -> Result<(), Error> {
+        let dependents = self.dependents(&item.key.plane, object.uid());
+        if verdict::orphans_dependents(object) {
+            for (dependent, there) in dependents {
+                let patch = json!({"metadata": {
+                    "uid": there.uid(), "ownerReferences": [{"$patch": "delete", "uid": object.uid()}]}});
+                let resource = self.kinds.informers[dependent.kind].resource();
+                let key = &dependent.key;
+                settled(
+                    client
+                        .patch(resource, key.namespace(), &key.name, &Patch::Strategic(patch))
+                        .await,
+                )?;
+            }
+            return self.release(client, item, object, ORPHAN).await;
+        }
+        if !verdict::waits_for_dependents(object) {
+            return Ok(());
+        }
+        let blocks = |dependent: &Object| {
+            verdict::owners(dependent)
+                .iter()
+                .any(|owner| owner.uid == object.uid() && owner.blocks)
+        };
+        let blocking: Vec<_> = dependents
+            .into_iter()
+            .filter(|(_, dependent)| blocks(dependent))
+            .collect();
+        if blocking.is_empty() {
+            return self.release(client, item, object, FOREGROUND).await;
+        }
+        // Each is judged by itself: it may have other owners.
+        for (dependent, there) in blocking {
+            if !there.is_deleting() {
+                self.queue.add(dependent);
+            }
+        }
+        Ok(())
+    }
+
+    async fn release(&self, client: &Client, item: &Item, object: &Object, finalizer: &str) -> Result<(), Error> {
+        let resource = self.kinds.informers[item.kind].resource();
+        let live = match client.get(resource, item.key.namespace(), &item.key.name).await {
+            Err(error) if error.is_not_found() => return Ok(()),
+            live => live?,
+        };
+        if live.uid() != object.uid() || !verdict::has_finalizer(&live, finalizer) {
+            return Ok(());
+        }
+        let left = live.tree()["metadata"]["finalizers"].as_array().into_iter().flatten();
+        let left: Vec<&Value> = left.filter(|has| *has != finalizer).collect();
+        let patch = Patch::Merge(json!({"metadata": {
+            "uid": live.uid(), "resourceVersion": live.resource_version(), "finalizers": left}}));
+        match client
+            .patch(resource, item.key.namespace(), &item.key.name, &patch)
+            .await
+        {
+            Err(error) if error.is_not_found() => Ok(()),
+            done => done.map(drop),
+        }
+    }
+}
+
+fn owner_key(informer: &Informer, dependent: &ObjectKey, name: &str) -> Option<ObjectKey> {
+    let namespace = kinds::namespace_of_owner(informer.resource(), dependent.namespace())?;
+    Some(dependent.plane.object(namespace.unwrap_or(""), name))
+}
+
+/// A dependent that is gone, or was made anew, needs nothing more.
+fn settled(result: Result<Object, Error>) -> Result<(), Error> {
+    match result {
+        Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+        done => done.map(drop),
+    }
+}
