@@ -8,6 +8,7 @@ pub(crate) mod heartbeat;
 mod hooks;
 mod images;
 mod last_words;
+pub(crate) mod log_rotation;
 pub(crate) mod objects;
 pub(crate) mod pods;
 mod prober;

@@ -14,6 +14,7 @@ use world::World;
 use crate::agent::context::{self, Context, PULLS_MAX};
 use crate::agent::events::Events;
 use crate::agent::heartbeat::Heartbeat;
+use crate::agent::log_rotation;
 use crate::agent::objects::Objects;
 use crate::agent::pods::{self, Pods};
 use crate::agent::runtime_events;
@@ -158,6 +159,7 @@ impl Node {
         if let Some(proxy) = options.proxy {
             spawn(Box::pin(context.services.clone().drive(proxy, options.address, world)));
         }
+        spawn(Box::pin(log_rotation::run(Arc::clone(&context), pods.clone())));
         spawn(Box::pin(pods::run(context, pods.clone())));
         Ok(Running { pods, address, tasks })
     }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests live in the real world")]
 
+#[allow(dead_code, reason = "each test uses a part of the world")]
 mod world;
 
 use http_body_util::BodyExt;

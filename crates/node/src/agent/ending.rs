@@ -66,7 +66,12 @@ impl Worker {
     pub(super) async fn finish(&mut self) -> Result<(), CriError> {
         self.probers.stop();
         let grace = grace_seconds(&self.pod);
-        self.stop_all(grace).await?;
+        let signals = self.signals.clone();
+        tokio::select! {
+            result = self.stop_all(grace) => result?,
+            // Its deletion has a grace of its own.
+            () = Worker::interrupted(&signals) => return Ok(()),
+        };
         self.context.objects.forget(&self.uid);
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! the plane no longer knows.
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -62,6 +63,19 @@ impl Pods {
 
     pub fn all(&self) -> Vec<Arc<Pod>> {
         self.lock().values().map(|handle| handle.pod.borrow().clone()).collect()
+    }
+
+    /// Running containers' ids and where their logs are.
+    pub fn running_logs(&self) -> Vec<(String, PathBuf)> {
+        let handles = self.lock();
+        let views = handles.values().map(|handle| handle.view.borrow().observed.clone());
+        let observed: Vec<_> = views.collect();
+        observed
+            .iter()
+            .flat_map(|observed| observed.running())
+            .filter(|container| !container.log_path.is_empty())
+            .map(|container| (container.id.clone(), PathBuf::from(&container.log_path)))
+            .collect()
     }
 
     /// Ends all workers and waits until they have; their Pods run on.

@@ -247,7 +247,11 @@ impl Worker {
                 container: spec,
                 ip: self.ips(observed).first().copied(),
             };
-            if let Err(problem) = hooks::run(&context.runtime, target, hook, hooks::POST_START_TIMEOUT).await {
+            let result = tokio::select! {
+                result = hooks::run(&context.runtime, target, hook, hooks::POST_START_TIMEOUT) => result,
+                () = Worker::interrupted(&self.signals) => return Err(StartError::Interrupted),
+            };
+            if let Err(problem) = result {
                 event(
                     EventType::Warning,
                     "FailedPostStartHook",

@@ -55,6 +55,12 @@ const START_RETRY_LONGEST: u64 = 300;
 /// The same complaint about volumes is not repeated to the plane more often than this.
 const COMPLAINT_EVERY: Nanos = 120 * SECOND;
 
+/// A plane that does not answer must not keep a Pod from being restarted.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
+const REPORT_AGAIN: Nanos = 2 * SECOND;
+/// Without any event the runtime is looked at this often, lest a lost one leaves a dead container unseen for ever.
+const LOOK_ANYWAY: Duration = Duration::from_secs(300);
+
 pub struct Worker {
     pub(super) context: Arc<Context>,
     pub(super) uid: String,
@@ -76,6 +82,8 @@ pub struct Worker {
     pub(super) messages: BTreeMap<String, String>,
     volumes: Option<Volumes>,
     complaint: Option<(String, Nanos)>,
+    /// When to try again to write a status that the plane did not take.
+    report_at: Option<Nanos>,
     retry: Duration,
 }
 
@@ -130,6 +138,7 @@ impl Worker {
             messages: BTreeMap::new(),
             volumes: None,
             complaint: None,
+            report_at: None,
             retry: RETRY_FIRST,
         }
     }
@@ -199,7 +208,10 @@ impl Worker {
         let materials = if over {
             None
         } else {
-            let tokens = self.tokens.current(&pod, now).await;
+            let tokens = tokio::select! {
+                tokens = self.tokens.current(&pod, now) => tokens,
+                () = Worker::interrupted(&self.signals) => return Ok(Next::Again),
+            };
             tokens.renew_at.into_iter().for_each(&mut wake);
             self.materials(&observed, tokens.tokens).await
         };
@@ -223,6 +235,7 @@ impl Worker {
             })
             .collect();
         self.report(&observed, &waiting, false).await;
+        self.report_at.take().into_iter().for_each(&mut wake);
         for step in steps {
             if self.is_interrupted() {
                 return Ok(Next::Again);
@@ -398,17 +411,20 @@ impl Worker {
             return;
         };
         let metadata = &self.pod.metadata;
-        let result = self
-            .context
-            .client
-            .patch_sub(
-                &resource::PODS,
-                metadata.namespace.as_deref(),
-                metadata.name.as_deref().unwrap_or_default(),
-                "status",
-                &Patch::Strategic(patch),
-            )
-            .await;
+        let patch = Patch::Strategic(patch);
+        let pods = resource::PODS;
+        let writing = self.context.client.patch_sub(
+            &pods,
+            metadata.namespace.as_deref(),
+            metadata.name.as_deref().unwrap_or_default(),
+            "status",
+            &patch,
+        );
+        let Ok(result) = tokio::time::timeout(REPORT_TIMEOUT, writing).await else {
+            tracing::warn!(pod = ?metadata.name, namespace = ?metadata.namespace, "the plane does not take a status");
+            self.report_later();
+            return;
+        };
         match result {
             Ok(object) => match object.view::<Pod>() {
                 Ok(pod) => {
@@ -423,32 +439,24 @@ impl Worker {
             Err(error) if error.is_not_found() || error.is_conflict() => {}
             Err(error) => {
                 tracing::warn!(pod = ?metadata.name, namespace = ?metadata.namespace, %error, "a status was not written");
-                // Tried again on a later turn; this one makes sure that there is one.
-                let (wake, clock) = (Arc::clone(&self.signals.wake), Arc::clone(&self.context.world.clock));
-                let delay = self.retry;
-                self.retry = (self.retry * 2).min(RETRY_LONGEST);
-                tokio::spawn(async move {
-                    clock.sleep(delay).await;
-                    wake.notify_one();
-                });
+                self.report_later();
             }
         }
+    }
+
+    /// A status that was not written is tried on a later turn; this makes sure that there is one.
+    fn report_later(&mut self) {
+        self.report_at = Some(self.context.now() + REPORT_AGAIN);
     }
 
     /// Until something happens, or `at`.
     async fn wait(&mut self, at: Option<Nanos>) {
         let timer = async {
-            match at {
-                Some(at) => {
-                    let left = at.saturating_sub(self.context.now()).max(0);
-                    self.context
-                        .world
-                        .clock
-                        .sleep(Duration::from_nanos(left.unsigned_abs()))
-                        .await;
-                }
-                None => std::future::pending().await,
-            }
+            let left = at.map_or(LOOK_ANYWAY, |at| {
+                let left = at.saturating_sub(self.context.now()).max(0);
+                Duration::from_nanos(left.unsigned_abs()).min(LOOK_ANYWAY)
+            });
+            self.context.world.clock.sleep(left).await;
         };
         tokio::select! {
             () = timer => {}
