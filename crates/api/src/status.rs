@@ -92,6 +92,8 @@ pub struct Status {
     pub uid: String,
     pub causes: Vec<Cause>,
     pub retry_after_seconds: Option<u32>,
+    /// With which an expired list can be gone on with, if the caller bears that it is no longer of one moment.
+    pub continue_token: Option<String>,
 }
 
 impl Status {
@@ -105,6 +107,7 @@ impl Status {
             uid: String::new(),
             causes: Vec::new(),
             retry_after_seconds: None,
+            continue_token: None,
         }
     }
 
@@ -145,6 +148,9 @@ impl Status {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "reason": self.reason.as_str(), "code": self.code(),
         });
+        if let Some(token) = &self.continue_token {
+            status["metadata"]["continue"] = json!(token);
+        }
         if !details.is_empty() {
             status["details"] = Value::Object(details);
         }

@@ -21,6 +21,9 @@ const COMPACT_EVERY: Duration = Duration::from_secs(300);
 /// How often watchers that asked for bookmarks get one (upstream's `bookmarkFrequency`).
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
+/// A keyspace that can't be reached at the start is asked again after this.
+const RESUME_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// What a server is given.
 pub struct ApiServerOptions {
     /// All tenant planes, and the records of planes and addresses.
@@ -81,6 +84,14 @@ impl ApiServer {
                 }
             });
         }
+        let resume = resume_deletions(planes.clone());
+        let stopped = stop.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = stopped.cancelled() => {}
+                () = resume => {}
+            }
+        });
         tasks.close();
         ApiServer(Arc::new(Inner {
             planes,
@@ -128,6 +139,14 @@ impl ApiServer {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+/// Goes on with what a crash cut short. Ends when nothing is left to do.
+async fn resume_deletions(planes: Planes) {
+    while let Err(error) = planes.resume_deletions().await {
+        tracing::warn!(%error, "the deletion of a plane can't be gone on with yet");
+        planes.world().clock.sleep(RESUME_AGAIN_AFTER).await;
     }
 }
 

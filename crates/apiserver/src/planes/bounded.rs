@@ -57,6 +57,10 @@ impl<K: Hash + Eq + Clone, V: Clone> Bounded<K, V> {
         self.lock().entries.remove(key);
     }
 
+    pub(crate) fn clear(&self) {
+        self.lock().entries.clear();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner<K, V>> {
         self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }

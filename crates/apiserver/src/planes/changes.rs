@@ -23,7 +23,7 @@ use world::Clock;
 const SLOTS: usize = 4096;
 
 /// How long to wait before a broken watch is made anew. Until then nothing is taken for unchanged.
-const RETRY_AFTER: Duration = Duration::from_millis(200);
+pub(super) const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// What is followed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

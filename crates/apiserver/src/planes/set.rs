@@ -1,11 +1,15 @@
 //! The planes of this process: made, opened, listed.
 
-use std::{net::SocketAddrV4, sync::Arc};
+use std::{
+    net::SocketAddrV4,
+    sync::{Arc, Weak},
+};
 
 use api::{PlaneId, Reason, Status, keys::Layout};
 use bytes::Bytes;
+use futures::StreamExt;
 use identity::{Ca, TokenKey};
-use keyspace::{Compare, KeyRange, Keyspace, Op, Options, Range, Revision, Txn};
+use keyspace::{Compare, KeyRange, Keyspace, Op, Options, Previous, Range, Revision, Txn, Watch, Watched};
 use tokio::sync::OnceCell;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use world::World;
@@ -13,7 +17,7 @@ use world::World;
 use super::{
     Addresses, Bootstrap, Bounded, Changes, CustomResources, Isolation, PlaneRecord, PlaneSpec, ServiceRanges,
     addresses::{Owner, Taken},
-    changes::Class,
+    changes::{Class, RETRY_AFTER},
     read_key, refuse,
 };
 use crate::template;
@@ -86,7 +90,7 @@ impl Planes {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Planes {
-        Planes(Arc::new(Inner {
+        let planes = Planes(Arc::new(Inner {
             addresses: Addresses::new(Arc::clone(&shared), Arc::clone(&world.random)),
             shared_changes: Changes::follow(&shared, Layout::Shared, &world.clock, tasks, stop),
             root_changes: Changes::follow(&root_keyspace, Layout::Registry, &world.clock, tasks, stop),
@@ -98,7 +102,16 @@ impl Planes {
             opened: Bounded::new(OPENED_MAX),
             custom: Bounded::new(CUSTOM_MAX),
             root: OnceCell::new(),
-        }))
+        }));
+        let follow = follow_records(Arc::downgrade(&planes.0));
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = follow => {}
+            }
+        });
+        planes
     }
 
     pub fn world(&self) -> &World {
@@ -371,6 +384,40 @@ impl Planes {
             isolation,
             bootstrap: spec.bootstrap,
         })
+    }
+}
+
+/// Forgets open planes whose record changed, whoever changed it: servers may share a keyspace.
+async fn follow_records(planes: Weak<Inner>) {
+    while let Some(inner) = planes.upgrade() {
+        let (shared, clock) = (Arc::clone(&inner.shared), Arc::clone(&inner.world.clock));
+        drop(inner);
+        let watch = Watch {
+            keys: KeyRange::prefix(RECORDS),
+            from: None,
+            previous: Previous::Omit,
+        };
+        if let Ok(mut stream) = shared.watch(watch, Options::default()).await {
+            // What happened while nobody watched is not known.
+            match planes.upgrade() {
+                Some(inner) => inner.opened.clear(),
+                None => return,
+            }
+            while let Some(Ok(watched)) = stream.next().await {
+                let Watched::Events { events, .. } = watched else {
+                    continue;
+                };
+                let Some(inner) = planes.upgrade() else { return };
+                for event in &events {
+                    let id = event.key().strip_prefix(RECORDS.as_bytes());
+                    let id = id.and_then(|id| std::str::from_utf8(id).ok()?.parse().ok());
+                    if let Some(id) = id {
+                        inner.opened.remove(&id);
+                    }
+                }
+            }
+        }
+        clock.sleep(RETRY_AFTER).await;
     }
 }
 

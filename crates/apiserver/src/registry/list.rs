@@ -23,11 +23,14 @@ use crate::{
 #[derive(Serialize, Deserialize)]
 struct Token {
     v: String,
-    /// -1 for "the current one", which an expired token is exchanged for.
+    /// Or [`CURRENT`].
     rv: i64,
     /// What follows the range's prefix in the last key; so a token leads nowhere outside its range.
     start: String,
 }
+
+/// An expired token is exchanged for one with this revision.
+const CURRENT: i64 = -1;
 
 const TOKEN_VERSION: &str = "meta.k8s.io/v1";
 
@@ -58,9 +61,9 @@ pub(super) async fn page(scan: &Scan<'_>, query: &Query, selectors: Selectors) -
     if !query.continue_token.is_empty() {
         let token = decode(&query.continue_token)?;
         ask.revision = u64::try_from(token.rv).ok().filter(|rv| *rv > 0).map(Revision);
-        ask.after = Some(token.start);
+        ask.after = Some(token.start.clone());
         return scan.page(ask).await.map_err(|status| match status.reason {
-            Reason::Expired => expired_token(),
+            Reason::Expired => expired_token(&token.start),
             _ => status,
         });
     }
@@ -147,7 +150,8 @@ pub(super) fn revision(text: &str) -> Result<Option<Revision>, Status> {
 pub(super) fn metadata(page: &Page) -> serde_json::Value {
     let mut metadata = json!({"resourceVersion": page.revision.to_string()});
     if let Some(next) = &page.next {
-        metadata["continue"] = encode(page.revision, &next.after).into();
+        let revision = i64::try_from(page.revision.0).unwrap_or(CURRENT);
+        metadata["continue"] = encode(revision, &next.after).into();
         if let Some(remaining) = next.remaining {
             metadata["remainingItemCount"] = remaining.into();
         }
@@ -155,10 +159,10 @@ pub(super) fn metadata(page: &Page) -> serde_json::Value {
     metadata
 }
 
-fn encode(revision: Revision, after: &str) -> String {
+fn encode(rv: i64, after: &str) -> String {
     let token = Token {
         v: TOKEN_VERSION.to_owned(),
-        rv: i64::try_from(revision.0).unwrap_or(i64::MAX),
+        rv,
         start: after.to_owned(),
     };
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).expect("a token always encodes"))
@@ -177,10 +181,15 @@ fn decode(text: &str) -> Result<Token, Status> {
     Ok(token)
 }
 
-fn expired_token() -> Status {
-    Status::new(
+/// In upstream's words, with a token that goes on from the same place in what is there now.
+fn expired_token(after: &str) -> Status {
+    let mut status = Status::new(
         Reason::Expired,
-        "The provided continue parameter is too old to display a consistent list result. You must start a new list \
-         without the continue parameter.",
-    )
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+         without the continue parameter, or use the continue token in this response to retrieve the remainder of the \
+         results. Continuing with the provided token results in an inconsistent list - objects that were created, \
+         modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+    );
+    status.continue_token = Some(encode(CURRENT, after));
+    status
 }

@@ -18,6 +18,9 @@ use crate::{
 
 const SCALE_DEFINITION: &str = "io.k8s.api.autoscaling.v1.Scale";
 
+/// Makes the wanted scale of the current one.
+type Wanted = Box<dyn Fn(&Value) -> Result<Value, Status> + Send + Sync>;
+
 impl Registry {
     pub(super) async fn scale(
         &self,
@@ -36,7 +39,7 @@ impl Registry {
             let shown = forms::Shown::new(kind, &Form::Object, std::time::SystemTime::UNIX_EPOCH);
             return Ok(forms::tree(StatusCode::OK, &scale_of(&paths, &shown.tree(&stored))));
         }
-        let wanted: Box<dyn Fn(&Value) -> Result<Value, Status> + Send + Sync> = if context.info.verb == Verb::Patch {
+        let wanted: Wanted = if context.info.verb == Verb::Patch {
             let patch_type = body::patch_type(&request, kind)?;
             let patch = Patch::read(patch_type, &body::bytes(request).await?)?;
             Box::new(move |scale| match &patch {

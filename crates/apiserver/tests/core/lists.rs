@@ -176,3 +176,24 @@ async fn a_table_has_a_row_an_object() {
     assert!(table["rows"][0]["object"]["metadata"]["resourceVersion"].is_string());
     assert!(table["metadata"]["resourceVersion"].is_string());
 }
+
+#[tokio::test]
+async fn an_expired_token_is_exchanged_for_one_that_goes_on() {
+    let (house, api) = filled(5).await;
+    let (_, part) = api.get(&format!("{CONFIG_MAPS}?limit=2")).await;
+    let token = part["metadata"]["continue"].as_str().unwrap();
+    let last = api.made(CONFIG_MAPS, &json!({"metadata": {"name": "d"}})).await;
+    let now = last["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+    let keyspace: &dyn keyspace::Keyspace = &*house.shared;
+    keyspace
+        .compact(keyspace::Revision(now), Default::default())
+        .await
+        .unwrap();
+
+    let (status, expired) = api.get(&format!("{CONFIG_MAPS}?limit=2&continue={token}")).await;
+    let token = expired["metadata"]["continue"].as_str().unwrap();
+    let rest = api.names(&format!("{CONFIG_MAPS}?limit=9&continue={token}")).await;
+
+    assert_eq!((status.as_u16(), &expired["reason"]), (410, &json!("Expired")));
+    assert_eq!(rest, ["c02", "c03", "c04", "d", "kube-root-ca.crt"]);
+}
