@@ -7,10 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::resource;
-use client::Patch;
 use k8s_openapi::api::core::v1::Pod;
-use serde_json::Value;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::context::Context;
@@ -22,11 +19,9 @@ use crate::cri::CriError;
 use crate::pod::health::{Health, ProbeKind};
 use crate::pod::observed::{Nanos, Observed, SECOND, State};
 use crate::pod::plan::{self, Failure, Step, Waiting};
-use crate::pod::references::{self, Snapshot, containers};
-use crate::pod::status;
-use crate::volume::VolumeError;
+use crate::pod::references::{Snapshot, containers};
 use crate::volume::directory::PodDirectory;
-use crate::volume::payload::{Sources, TokenRequest};
+use crate::volume::payload::TokenRequest;
 
 /// What the rest of the agent sees of a Pod.
 #[derive(Clone, Debug)]
@@ -52,12 +47,7 @@ const RETRY_LONGEST: Duration = Duration::from_secs(60);
 /// How long a failed start is not tried again, as for crashed containers.
 const START_RETRY_FIRST: u64 = 10;
 const START_RETRY_LONGEST: u64 = 300;
-/// The same complaint about volumes is not repeated to the plane more often than this.
-const COMPLAINT_EVERY: Nanos = 120 * SECOND;
 
-/// A plane that does not answer must not keep a Pod from being restarted.
-const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
-const REPORT_AGAIN: Nanos = 2 * SECOND;
 /// Without any event the runtime is looked at this often, lest a lost one leaves a dead container unseen for ever.
 const LOOK_ANYWAY: Duration = Duration::from_secs(300);
 
@@ -76,14 +66,14 @@ pub struct Worker {
     pub(super) failed_starts: BTreeMap<String, FailedStart>,
     pub(super) probers: Probers,
     reports: mpsc::Receiver<Report>,
-    tokens: PodTokens,
-    started_at: Nanos,
+    pub(super) tokens: PodTokens,
+    pub(super) started_at: Nanos,
     /// Last words of dead containers, by id.
     pub(super) messages: BTreeMap<String, String>,
-    volumes: Option<Volumes>,
-    complaint: Option<(String, Nanos)>,
+    pub(super) volumes: Option<Volumes>,
+    pub(super) complaint: Option<(String, Nanos)>,
     /// When to try again to write a status that the plane did not take.
-    report_at: Option<Nanos>,
+    pub(super) report_at: Option<Nanos>,
     retry: Duration,
 }
 
@@ -96,12 +86,12 @@ pub(super) struct FailedStart {
 }
 
 /// Volumes as last set up, and from what.
-struct Volumes {
-    places: BTreeMap<String, PathBuf>,
-    references: Snapshot,
-    tokens: BTreeMap<TokenRequest, Result<String, String>>,
-    labels: Option<BTreeMap<String, String>>,
-    annotations: Option<BTreeMap<String, String>>,
+pub(super) struct Volumes {
+    pub places: BTreeMap<String, PathBuf>,
+    pub references: Snapshot,
+    pub tokens: BTreeMap<TokenRequest, Result<String, String>>,
+    pub labels: Option<BTreeMap<String, String>>,
+    pub annotations: Option<BTreeMap<String, String>>,
 }
 
 /// What a start needs besides the Pod.
@@ -292,161 +282,6 @@ impl Worker {
             Some(sandbox) => sandbox.ips.clone(),
             None => Vec::new(),
         }
-    }
-
-    /// Volumes and variables, if all that they refer to is there. If not, the Pod waits: the objects it names wake it.
-    async fn materials(
-        &mut self,
-        observed: &Observed,
-        tokens: BTreeMap<TokenRequest, Result<String, String>>,
-    ) -> Option<Materials> {
-        let pod = Arc::clone(&self.pod);
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let wanted = references::wanted(&pod);
-        let references = self
-            .context
-            .objects
-            .want(namespace, &self.uid, &wanted, &self.signals.wake);
-        let facts = NodeFacts {
-            host_ip: self.context.host_ip,
-            pod_ips: self.ips(observed),
-            capacity: self.context.capacity,
-        };
-        let fresh = self.volumes.as_ref().is_some_and(|volumes| {
-            volumes.references.0 == references.0
-                && volumes.tokens == tokens
-                && volumes.labels == pod.metadata.labels
-                && volumes.annotations == pod.metadata.annotations
-        });
-        if !fresh {
-            let directory = self.directory.clone();
-            let stamp = self.context.now().to_string();
-            let task = {
-                let (pod, references, facts, tokens) =
-                    (Arc::clone(&pod), references.clone(), facts.clone(), tokens.clone());
-                tokio::task::spawn_blocking(move || {
-                    let sources = Sources {
-                        pod: &pod,
-                        references: &references,
-                        facts: &facts,
-                        tokens: &tokens,
-                    };
-                    directory.set_up(&sources, &stamp)
-                })
-            };
-            let result = task.await.unwrap_or_else(|error| {
-                Err(VolumeError::Io {
-                    what: "setting up",
-                    path: self.directory.path().to_owned(),
-                    source: std::io::Error::other(error),
-                })
-            });
-            match result {
-                Ok(places) => {
-                    self.complaint = None;
-                    self.volumes = Some(Volumes {
-                        places,
-                        references: references.clone(),
-                        tokens,
-                        labels: pod.metadata.labels.clone(),
-                        annotations: pod.metadata.annotations.clone(),
-                    });
-                }
-                Err(error) => {
-                    self.complain(&error);
-                    // Containers that run keep what they have.
-                    self.volumes.as_ref()?;
-                }
-            }
-        }
-        Some(Materials {
-            places: self.volumes.as_ref()?.places.clone(),
-            services: self.context.services.variables(&pod, self.context.kubernetes),
-            references,
-            facts,
-        })
-    }
-
-    fn complain(&mut self, error: &VolumeError) {
-        use crate::pod::references::Missing;
-        use crate::volume::payload::PayloadError;
-        if let VolumeError::Payload(PayloadError::Missing(Missing::Unread { .. })) = error {
-            // The plane has not answered yet; that is not worth a word.
-            return;
-        }
-        let message = format!("MountVolume.SetUp failed: {error}");
-        let now = self.context.now();
-        let repeated = self
-            .complaint
-            .as_ref()
-            .is_some_and(|(said, at)| *said == message && now < at + COMPLAINT_EVERY);
-        if !repeated {
-            self.context
-                .events
-                .pod(&self.pod, None, EventType::Warning, "FailedMount", message.clone());
-            self.complaint = Some((message, now));
-        }
-    }
-
-    /// Writes the status into the plane if it differs from what is there.
-    pub(super) async fn report(&mut self, observed: &Observed, waiting: &BTreeMap<String, Waiting>, ended: bool) {
-        if *self.signals.gone.borrow() {
-            return;
-        }
-        let wanted = status::status(&status::Inputs {
-            pod: &self.pod,
-            observed,
-            health: &self.health,
-            waiting,
-            failure: self.failure.as_ref(),
-            host_ip: self.context.host_ip,
-            started_at: self.started_at,
-            now: self.context.now(),
-            runtime_name: &self.context.runtime_name,
-            messages: &self.messages,
-            ended,
-        });
-        let current = serde_json::to_value(&self.pod.status).unwrap_or(Value::Null);
-        let Some(patch) = status::patch(&self.pod, &current, &wanted) else {
-            return;
-        };
-        let metadata = &self.pod.metadata;
-        let patch = Patch::Strategic(patch);
-        let pods = resource::PODS;
-        let writing = self.context.client.patch_sub(
-            &pods,
-            metadata.namespace.as_deref(),
-            metadata.name.as_deref().unwrap_or_default(),
-            "status",
-            &patch,
-        );
-        let Ok(result) = tokio::time::timeout(REPORT_TIMEOUT, writing).await else {
-            tracing::warn!(pod = ?metadata.name, namespace = ?metadata.namespace, "the plane does not take a status");
-            self.report_later();
-            return;
-        };
-        match result {
-            Ok(object) => match object.view::<Pod>() {
-                Ok(pod) => {
-                    if revision(&pod) >= revision(&self.pod) {
-                        self.pod = Arc::new(pod);
-                        self.view.send_modify(|view| view.pod = Arc::clone(&self.pod));
-                    }
-                }
-                Err(error) => tracing::warn!(%error, "the plane answered a status with something that is no Pod"),
-            },
-            // The watch will say the same.
-            Err(error) if error.is_not_found() || error.is_conflict() => {}
-            Err(error) => {
-                tracing::warn!(pod = ?metadata.name, namespace = ?metadata.namespace, %error, "a status was not written");
-                self.report_later();
-            }
-        }
-    }
-
-    /// A status that was not written is tried on a later turn; this makes sure that there is one.
-    fn report_later(&mut self) {
-        self.report_at = Some(self.context.now() + REPORT_AGAIN);
     }
 
     /// Until something happens, or `at`.

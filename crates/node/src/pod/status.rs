@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container as Spec, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Container as Spec, Pod};
 use serde_json::{Map, Value, json};
 
+use super::conditions::conditions;
 use super::health::Health;
 use super::observed::{Container, Nanos, Observed, State};
 use super::plan::{Failure, RestartPolicy, Waiting, is_sidecar};
@@ -121,7 +122,7 @@ fn pod_ips(inputs: &Inputs) -> Vec<String> {
 }
 
 /// Seconds, as the API writes times; `null` for never.
-fn time(nanos: Nanos) -> Value {
+pub(super) fn time(nanos: Nanos) -> Value {
     if nanos <= 0 {
         return Value::Null;
     }
@@ -130,7 +131,7 @@ fn time(nanos: Nanos) -> Value {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
+pub(super) enum Role {
     Init,
     Sidecar,
     Main,
@@ -143,21 +144,21 @@ impl Role {
     }
 }
 
-enum Now<'a> {
+pub(super) enum Now<'a> {
     Waiting { reason: String, message: String },
     Running(&'a Container),
     Terminated(&'a Container),
 }
 
-struct ContainerView<'a> {
+pub(super) struct ContainerView<'a> {
     inputs: &'a Inputs<'a>,
-    spec: &'a Spec,
-    role: Role,
+    pub(super) spec: &'a Spec,
+    pub(super) role: Role,
     now: Now<'a>,
     last: Option<&'a Container>,
     latest: Option<&'a Container>,
     started: bool,
-    ready: bool,
+    pub(super) ready: bool,
 }
 
 fn view<'a>(inputs: &'a Inputs<'a>, spec: &'a Spec, role: Role) -> ContainerView<'a> {
@@ -224,7 +225,7 @@ impl Now<'_> {
 }
 
 impl ContainerView<'_> {
-    fn is_initialized(&self) -> bool {
+    pub(super) fn is_initialized(&self) -> bool {
         match self.role {
             Role::Init => self.ready,
             _ => self.started,
@@ -354,226 +355,6 @@ fn will_not_restart(inputs: &Inputs, view: &ContainerView) -> bool {
         (RestartPolicy::Never, Now::Terminated(_)) => true,
         (RestartPolicy::OnFailure, Now::Terminated(container)) => container.exit_code == 0,
         _ => false,
-    }
-}
-
-fn conditions(
-    inputs: &Inputs,
-    phase: &str,
-    initialized: bool,
-    init: &[ContainerView],
-    main: &[ContainerView],
-) -> Vec<Value> {
-    let over = match phase {
-        "Succeeded" => Some("PodCompleted"),
-        "Failed" => Some("PodFailed"),
-        _ => None,
-    };
-    let on_host = inputs
-        .pod
-        .spec
-        .as_ref()
-        .is_some_and(|spec| spec.host_network == Some(true));
-    let has_network = inputs
-        .observed
-        .sandbox()
-        .is_some_and(|sandbox| on_host || !sandbox.ips.is_empty());
-
-    let names = |views: Vec<&str>| format!("[{}]", views.join(" "));
-    let unready: Vec<&str> = init
-        .iter()
-        .filter(|view| view.role == Role::Sidecar)
-        .chain(main)
-        .filter(|view| !view.ready)
-        .map(|view| view.spec.name.as_str())
-        .collect();
-    let containers_ready = match over {
-        Some(reason) => Verdict::no(reason, String::new()),
-        None if unready.is_empty() => Verdict::yes(),
-        None => Verdict::no(
-            "ContainersNotReady",
-            format!("containers with unready status: {}", names(unready)),
-        ),
-    };
-    let initialized = match over {
-        Some("PodCompleted") => Verdict {
-            reason: "PodCompleted",
-            ..Verdict::yes()
-        },
-        _ if initialized => Verdict::yes(),
-        _ => {
-            let incomplete = init
-                .iter()
-                .filter(|view| !view.is_initialized())
-                .map(|view| view.spec.name.as_str())
-                .collect();
-            Verdict::no(
-                "ContainersNotInitialized",
-                format!("containers with incomplete status: {}", names(incomplete)),
-            )
-        }
-    };
-    let ready = if over.is_some() || !containers_ready.status {
-        containers_ready.clone()
-    } else {
-        readiness_gates(inputs.pod)
-    };
-    let network = if has_network {
-        Verdict::yes()
-    } else {
-        Verdict::no("", String::new())
-    };
-
-    let mut all = vec![
-        condition(inputs, "PodReadyToStartContainers", network),
-        condition(inputs, "Initialized", initialized),
-        condition(inputs, "Ready", ready),
-        condition(inputs, "ContainersReady", containers_ready),
-    ];
-    if existing(inputs.pod, "PodScheduled").is_none_or(|scheduled| scheduled.status != "True") {
-        all.push(condition(inputs, "PodScheduled", Verdict::yes()));
-    }
-    all
-}
-
-#[derive(Clone)]
-struct Verdict {
-    status: bool,
-    reason: &'static str,
-    message: String,
-}
-
-impl Verdict {
-    fn yes() -> Verdict {
-        Verdict {
-            status: true,
-            reason: "",
-            message: String::new(),
-        }
-    }
-
-    fn no(reason: &'static str, message: String) -> Verdict {
-        Verdict {
-            status: false,
-            reason,
-            message,
-        }
-    }
-}
-
-fn existing<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
-    pod.status
-        .as_ref()?
-        .conditions
-        .iter()
-        .flatten()
-        .find(|condition| condition.type_ == kind)
-}
-
-fn readiness_gates(pod: &Pod) -> Verdict {
-    let messages: Vec<String> = pod
-        .spec
-        .iter()
-        .flat_map(|spec| spec.readiness_gates.iter().flatten())
-        .filter_map(|gate| match existing(pod, &gate.condition_type) {
-            None => Some(format!(
-                "corresponding condition of pod readiness gate {:?} does not exist.",
-                gate.condition_type
-            )),
-            Some(condition) if condition.status != "True" => Some(format!(
-                "the status of pod readiness gate {:?} is not \"True\", but {}",
-                gate.condition_type, condition.status
-            )),
-            Some(_) => None,
-        })
-        .collect();
-    if messages.is_empty() {
-        Verdict::yes()
-    } else {
-        Verdict::no("ReadinessGatesNotReady", messages.join(", "))
-    }
-}
-
-/// `lastTransitionTime` stays while the status does.
-fn condition(inputs: &Inputs, kind: &str, verdict: Verdict) -> Value {
-    let status = if verdict.status { "True" } else { "False" };
-    let since = existing(inputs.pod, kind)
-        .filter(|condition| condition.status == status)
-        .and_then(|condition| condition.last_transition_time.as_ref())
-        .map_or_else(|| time(inputs.now), |time| json!(time.0.to_string()));
-    let text = |text: &str| if text.is_empty() { Value::Null } else { json!(text) };
-    json!({
-        "type": kind, "status": status, "lastProbeTime": null, "lastTransitionTime": since,
-        "reason": text(verdict.reason), "message": text(&verdict.message),
-    })
-}
-
-/// The strategic merge patch that makes `current` (the status in the plane) what is `wanted`, or `None` if it is so.
-/// `lastTransitionTime` of a condition that this node wrote in the same state is not a difference.
-pub fn patch(pod: &Pod, current: &Value, wanted: &Value) -> Option<Value> {
-    let mut changed = Map::new();
-    for (key, value) in wanted.as_object()? {
-        let differs = match key.as_str() {
-            "conditions" => value.as_array().into_iter().flatten().any(|condition| {
-                let found = current["conditions"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .find(|other| other["type"] == condition["type"]);
-                found.is_none_or(|other| {
-                    ["status", "reason", "message"]
-                        .iter()
-                        .any(|field| blank(&other[field]) != blank(&condition[field]))
-                })
-            }),
-            // Set once; admission or an agent before this one may have been first.
-            "startTime" | "qosClass" => blank(&current[key]).is_none() && !value.is_null(),
-            _ => normal(&current[key]) != normal(value),
-        };
-        if differs {
-            changed.insert(key.clone(), value.clone());
-        }
-    }
-    if changed.is_empty() {
-        return None;
-    }
-    // These lists merge by key; an address that is gone must go.
-    for key in ["podIPs", "hostIPs"] {
-        if let Some(Value::Array(list)) = changed.get_mut(key) {
-            list.push(json!({"$patch": "replace"}));
-        }
-    }
-    Some(json!({"metadata": {"uid": pod.metadata.uid}, "status": changed}))
-}
-
-fn blank(value: &Value) -> Option<&Value> {
-    match value {
-        Value::Null => None,
-        Value::String(text) if text.is_empty() => None,
-        other => Some(other),
-    }
-}
-
-/// Without what means nothing: nulls, empty objects and empty texts, which a server may leave out.
-fn normal(value: &Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            let map: Map<String, Value> = map
-                .iter()
-                .map(|(key, value)| (key.clone(), normal(value)))
-                .filter(|(_, value)| {
-                    !value.is_null() && value.as_object().is_none_or(|map| !map.is_empty()) && *value != json!("")
-                })
-                .collect();
-            if map.is_empty() {
-                Value::Null
-            } else {
-                Value::Object(map)
-            }
-        }
-        Value::Array(list) => Value::Array(list.iter().map(normal).collect()),
-        Value::String(text) if text.is_empty() => Value::Null,
-        other => other.clone(),
     }
 }
 

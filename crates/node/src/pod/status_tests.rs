@@ -1,6 +1,7 @@
 use super::*;
 use crate::pod::health::ProbeKind;
 use crate::pod::observed::{SECOND, Sandbox};
+use crate::pod::status_patch::patch;
 
 const NOW: Nanos = 1_700_000_100 * SECOND;
 
