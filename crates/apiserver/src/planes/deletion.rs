@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use api::{PlaneId, Reason, Status, keys::Layout, resource};
-use keyspace::{Compare, KeyRange, Keyspace, Op, Options, Previous, Range, Txn};
+use keyspace::{Compare, Content, KeyRange, Keyspace, Op, OpResult, Options, Previous, Range, TXN_OPS_MAX, Txn};
 
 use super::{
     Planes,
@@ -25,7 +25,10 @@ impl Planes {
             self.release_addresses(id).await?;
             self.sweep(id).await?;
         }
-        self.remove_record(id).await
+        self.remove_record(id).await?;
+        self.forget(id);
+        // And once more for the slowest of them; by now nobody can open the plane again.
+        self.sweep(id).await
     }
 
     /// Goes on with deletions that a crash cut short.
@@ -120,12 +123,15 @@ impl Planes {
                 delete_range(shared, format!("/c/{}/{id}/", definition.uid())).await?;
             }
         }
-        let mut swept = std::collections::HashSet::new();
-        for info in api::table::resources().iter().filter(|info| info.is_stored()) {
-            let prefix = Layout::Shared.prefix(id, &info.storage, None, None);
-            if prefix != definitions && swept.insert(prefix.clone()) {
-                delete_range(shared, prefix).await?;
-            }
+        let stored = api::table::resources().iter().filter(|info| info.is_stored());
+        let mut prefixes: Vec<String> = stored
+            .map(|info| Layout::Shared.prefix(id, &info.storage, None, None))
+            .filter(|prefix| *prefix != definitions)
+            .collect();
+        prefixes.sort();
+        prefixes.dedup();
+        for prefix in in_use(shared, prefixes).await? {
+            delete_range(shared, prefix).await?;
         }
         delete_range(shared, definitions).await
     }
@@ -151,6 +157,30 @@ impl Planes {
         self.shared().txn(txn, Options::default()).await.map_err(refuse)?;
         Ok(())
     }
+}
+
+/// Those of the prefixes under which there is anything.
+async fn in_use(keyspace: &dyn Keyspace, prefixes: Vec<String>) -> Result<Vec<String>, Status> {
+    let mut used = Vec::new();
+    for prefixes in prefixes.chunks(TXN_OPS_MAX) {
+        let counts = prefixes.iter().map(|prefix| {
+            Op::Range(Range {
+                content: Content::CountOnly,
+                ..Range::of(KeyRange::prefix(prefix.clone()))
+            })
+        });
+        let txn = Txn {
+            success: counts.collect(),
+            ..Txn::default()
+        };
+        let txned = keyspace.txn(txn, Options::default()).await.map_err(refuse)?;
+        for (prefix, result) in prefixes.iter().zip(txned.results) {
+            if matches!(result, OpResult::Range(ranged) if ranged.count > 0) {
+                used.push(prefix.clone());
+            }
+        }
+    }
+    Ok(used)
 }
 
 async fn delete_range(keyspace: &dyn Keyspace, prefix: String) -> Result<(), Status> {

@@ -2,7 +2,10 @@
 
 use std::{
     net::SocketAddrV4,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use api::{PlaneId, Reason, Status, keys::Layout};
@@ -74,10 +77,19 @@ struct Inner {
     advertise: Option<SocketAddrV4>,
     addresses: Addresses,
     opened: Bounded<PlaneId, Arc<Plane>>,
+    /// Counts evictions, so that a record read before one is not kept after it.
+    evictions: AtomicU64,
     custom: Bounded<PlaneId, Arc<CustomResources>>,
     root: OnceCell<Arc<Plane>>,
     shared_changes: Changes,
     root_changes: Changes,
+}
+
+impl Inner {
+    fn evict(&self, id: PlaneId) {
+        self.evictions.fetch_add(1, Ordering::SeqCst);
+        self.opened.remove(&id);
+    }
 }
 
 impl Planes {
@@ -100,6 +112,7 @@ impl Planes {
             ranges,
             advertise,
             opened: Bounded::new(OPENED_MAX),
+            evictions: AtomicU64::new(0),
             custom: Bounded::new(CUSTOM_MAX),
             root: OnceCell::new(),
         }));
@@ -150,6 +163,7 @@ impl Planes {
             return Ok(plane);
         }
         let not_found = || Status::new(Reason::NotFound, format!("plane {id} not found"));
+        let evictions = self.0.evictions.load(Ordering::SeqCst);
         let (_, found) = read_key(&*self.0.shared, record_key(id)).await?;
         let found = found.ok_or_else(not_found)?;
         let record = parse_record(&found.value)?;
@@ -170,6 +184,9 @@ impl Planes {
             plane
         };
         self.0.opened.insert(id, Arc::clone(&plane));
+        if self.0.evictions.load(Ordering::SeqCst) != evictions {
+            self.0.opened.remove(&id);
+        }
         Ok(plane)
     }
 
@@ -264,7 +281,7 @@ impl Planes {
     }
 
     pub(super) fn forget(&self, id: PlaneId) {
-        self.0.opened.remove(&id);
+        self.0.evict(id);
         self.0.custom.remove(&id);
     }
 
@@ -400,7 +417,10 @@ async fn follow_records(planes: Weak<Inner>) {
         if let Ok(mut stream) = shared.watch(watch, Options::default()).await {
             // What happened while nobody watched is not known.
             match planes.upgrade() {
-                Some(inner) => inner.opened.clear(),
+                Some(inner) => {
+                    inner.evictions.fetch_add(1, Ordering::SeqCst);
+                    inner.opened.clear();
+                }
                 None => return,
             }
             while let Some(Ok(watched)) = stream.next().await {
@@ -412,7 +432,7 @@ async fn follow_records(planes: Weak<Inner>) {
                     let id = event.key().strip_prefix(RECORDS.as_bytes());
                     let id = id.and_then(|id| std::str::from_utf8(id).ok()?.parse().ok());
                     if let Some(id) = id {
-                        inner.opened.remove(&id);
+                        inner.evict(id);
                     }
                 }
             }
