@@ -17,6 +17,7 @@ mod list;
 pub mod meta;
 mod objects;
 mod pods;
+mod projected;
 mod read;
 mod refusals;
 mod scale;
@@ -44,6 +45,7 @@ use crate::{
     context::{Context, PlaneRef, Verb},
     http::Edge,
     planes::{ChangeClass, Plane, Planes},
+    projection::Projections,
 };
 use events::Leases;
 
@@ -57,6 +59,7 @@ struct Inner {
     edge: Arc<Edge>,
     stop: CancellationToken,
     leases: Leases,
+    projections: Projections,
 }
 
 impl Registry {
@@ -72,6 +75,7 @@ impl Registry {
             edge,
             stop,
             leases: Leases::default(),
+            projections: Projections::default(),
         }))
     }
 
@@ -106,6 +110,9 @@ impl Registry {
         }
         if kind.is_namespaced() && info.namespace.is_none() && (info.name.is_some() || info.verb == Verb::Create) {
             return Err(refusals::method_not_allowed());
+        }
+        if let Some(projection) = self.projection(&context.plane, &kind) {
+            return self.handle_projected(&context, &kind, &*projection).await;
         }
         if !info.subresource.is_empty() {
             return self.handle_subresource(&context, &kind, request).await;

@@ -7,6 +7,7 @@ mod lists;
 mod objects;
 mod planes;
 mod pods;
+mod projections;
 mod services;
 mod template;
 mod watches;
