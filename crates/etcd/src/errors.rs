@@ -12,11 +12,35 @@ pub(crate) enum Asked {
     Write,
 }
 
-/// What an error may be about.
+/// What an error may be about. etcd doesn't say which of several it was.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct About {
-    pub revision: Revision,
+    /// The oldest and the newest revision that was asked for.
+    pub oldest: Option<Revision>,
+    pub newest: Option<Revision>,
+    /// The first lease.
     pub lease: Option<LeaseId>,
+}
+
+impl About {
+    pub fn revision(revision: Revision) -> About {
+        About::default().and_revision(revision)
+    }
+
+    pub fn lease(lease: Option<LeaseId>) -> About {
+        About {
+            lease,
+            ..About::default()
+        }
+    }
+
+    pub fn and_revision(self, revision: Revision) -> About {
+        About {
+            oldest: Some(self.oldest.map_or(revision, |oldest| oldest.min(revision))),
+            newest: self.newest.max(Some(revision)),
+            lease: self.lease,
+        }
+    }
 }
 
 /// gRPC's numbers.
@@ -40,13 +64,13 @@ pub(crate) fn translate(error: Etcd, asked: Asked, about: About) -> Error {
     let text = status.message();
     match status.code() as i32 {
         OUT_OF_RANGE if text.contains("has been compacted") => Error::Compacted {
-            wanted: about.revision,
-            // etcd doesn't say which; it is later than the one asked for.
-            oldest: Revision(about.revision.0 + 1),
+            wanted: about.oldest.unwrap_or_default(),
+            // Not told; it is later than the one asked for.
+            oldest: Revision(about.oldest.unwrap_or_default().0 + 1),
         },
         OUT_OF_RANGE if text.contains("future revision") => Error::Future {
-            wanted: about.revision,
-            current: Revision(about.revision.0.saturating_sub(1)),
+            wanted: about.newest.unwrap_or_default(),
+            current: Revision(about.newest.unwrap_or_default().0.saturating_sub(1)),
         },
         NOT_FOUND if text.contains("lease not found") => no_lease(about),
         FAILED_PRECONDITION if text.contains("lease already exists") => {

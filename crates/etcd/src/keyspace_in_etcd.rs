@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use etcd_client as etcd;
 use keyspace::{
-    Consistency, Content, Error, Granted, KeyRange, Keyspace, LeaseId, LeaseState, Op, Options, Previous, Put, Range,
+    Consistency, Content, Error, Granted, KeyRange, Keyspace, LeaseId, LeaseState, Op, Options, Previous, Range,
     Ranged, Result, Revision, Txn, Txned, Watch, WatchStream, check,
 };
 use tokio::sync::Notify;
@@ -113,19 +113,16 @@ fn header(header: Option<&etcd::ResponseHeader>) -> Result<Revision> {
 }
 
 /// What an error of this transaction may be about.
-fn about(txn: &Txn) -> About {
-    let mut about = About::default();
+fn about(txn: &Txn, mut known: About) -> About {
     for op in txn.success.iter().chain(&txn.failure) {
         match op {
-            Op::Put(Put { lease: Some(lease), .. }) => about.lease = about.lease.or(Some(*lease)),
-            Op::Range(Range {
-                revision: Some(revision),
-                ..
-            }) => about.revision = *revision,
-            _ => {}
+            Op::Put(put) => known.lease = known.lease.or(put.lease),
+            Op::Range(range) => known = range.revision.map_or(known, |revision| known.and_revision(revision)),
+            Op::Txn(nested) => known = about(nested, known),
+            Op::Delete { .. } => {}
         }
     }
-    about
+    known
 }
 
 #[async_trait]
@@ -136,10 +133,7 @@ impl Keyspace for EtcdKeyspace {
         if options.consistency == Consistency::Serializable {
             get = get.with_serializable();
         }
-        let about = About {
-            revision: range.revision.unwrap_or_default(),
-            lease: None,
-        };
+        let about = range.revision.map_or(About::default(), About::revision);
         let mut kv = self.kv();
         let answer = within(options.timeout, Asked::Read, about, kv.get(key, Some(get))).await?;
         Ok(self.prefix.ranged(&range, answer))
@@ -149,7 +143,7 @@ impl Keyspace for EtcdKeyspace {
         check::txn(&txn)?;
         let mut kv = self.kv();
         let asked = kv.txn(self.prefix.txn(&txn));
-        let answer = within(options.timeout, Asked::Write, about(&txn), asked).await?;
+        let answer = within(options.timeout, Asked::Write, about(&txn, About::default()), asked).await?;
         let revision = header(answer.header())?;
         self.prefix.txned(&txn, revision, &answer).ok_or_else(not_understood)
     }
@@ -170,10 +164,7 @@ impl Keyspace for EtcdKeyspace {
         if watch.previous == Previous::Return {
             asked = asked.with_prev_key();
         }
-        let about = About {
-            revision: from,
-            lease: None,
-        };
+        let about = About::revision(from);
         let mut client = self.client.watch_client().max_decoding_message_size(ANSWER_BYTES_MAX);
         let mut stream = within(options.timeout, Asked::Read, about, client.watch(key, Some(asked))).await?;
         let created = within(options.timeout, Asked::Read, about, stream.message()).await?;
@@ -215,7 +206,7 @@ impl Keyspace for EtcdKeyspace {
     }
 
     async fn compact(&self, revision: Revision, options: Options) -> Result<()> {
-        let about = About { revision, lease: None };
+        let about = About::revision(revision);
         let mut kv = self.kv();
         let compacted = kv.compact(revision.0 as i64, None);
         within(options.timeout, Asked::Write, about, compacted).await?;
@@ -226,10 +217,7 @@ impl Keyspace for EtcdKeyspace {
         let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
         let seconds = i64::try_from(seconds).map_err(|_| Error::Invalid("too large lease TTL".into()))?;
         let options = id.map(|id| etcd::LeaseGrantOptions::new().with_id(id.0));
-        let about = About {
-            lease: id,
-            ..About::default()
-        };
+        let about = About::lease(id);
         let mut leases = self.client.lease_client();
         // etcd refuses 0 by an error that says nothing; what is shorter than its shortest it raises.
         let answer = within(None, Asked::Write, about, leases.grant(seconds.max(1), options)).await?;
@@ -240,20 +228,14 @@ impl Keyspace for EtcdKeyspace {
     }
 
     async fn revoke_lease(&self, id: LeaseId) -> Result<()> {
-        let about = About {
-            lease: Some(id),
-            ..About::default()
-        };
+        let about = About::lease(Some(id));
         let mut leases = self.client.lease_client();
         within(None, Asked::Write, about, leases.revoke(id.0)).await?;
         Ok(())
     }
 
     async fn keep_lease(&self, id: LeaseId) -> Result<Duration> {
-        let about = About {
-            lease: Some(id),
-            ..About::default()
-        };
+        let about = About::lease(Some(id));
         let mut leases = self.client.lease_client();
         let kept = async {
             // The client keeps the first answer for itself, and the time is in it; so it is asked twice.
@@ -269,10 +251,7 @@ impl Keyspace for EtcdKeyspace {
     }
 
     async fn lease_state(&self, id: LeaseId) -> Result<LeaseState> {
-        let about = About {
-            lease: Some(id),
-            ..About::default()
-        };
+        let about = About::lease(Some(id));
         let mut leases = self.client.lease_client();
         let options = etcd::LeaseTimeToLiveOptions::new().with_keys();
         let answer = within(None, Asked::Read, about, leases.time_to_live(id.0, Some(options))).await?;

@@ -1,10 +1,9 @@
 //! A real etcd against the suite of keyspaces: Debian's (package `etcd-server`), started on loopback and ended again.
 //! Where there is none, the tests say so and do nothing.
 
+mod server;
+
 use std::{
-    io::{BufRead, BufReader},
-    net::TcpListener,
-    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -14,86 +13,29 @@ use std::{
 
 use etcd::{ConnectError, EtcdKeyspace, EtcdOptions, ProgressBy};
 use keyspace::{Error, Followed, KeyRange, Keyspace, Op, Options, Range, Txn, suite};
+use server::Etcd;
 use world::World;
-
-const ETCD: &str = "/usr/bin/etcd";
-
-struct Etcd {
-    child: Child,
-    endpoint: String,
-    _dir: tempfile::TempDir,
-}
-
-impl Etcd {
-    fn start() -> Option<Etcd> {
-        if !std::path::Path::new(ETCD).exists() {
-            println!("skipped: there is no {ETCD} (Debian's package etcd-server)");
-            return None;
-        }
-        let dir = tempfile::tempdir().expect("a folder");
-        let url = || {
-            let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-            format!("http://{}", free.local_addr().expect("an address"))
-        };
-        let (client, peer) = (url(), url());
-        let mut child = Command::new(ETCD)
-            .arg("--data-dir")
-            .arg(dir.path())
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("default={peer}")])
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("etcd starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
-        let ready = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .any(|line| line.contains("ready to serve"));
-        assert!(ready, "etcd ended before it was ready");
-        // It must not stop at a full pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        Some(Etcd {
-            child,
-            endpoint: client,
-            _dir: dir,
-        })
-    }
-
-    async fn keyspace(&self, prefix: &str) -> EtcdKeyspace {
-        let options = EtcdOptions::new([&self.endpoint], prefix);
-        EtcdKeyspace::connect(options).await.expect("etcd answers")
-    }
-
-    async fn fresh(&self) -> EtcdKeyspace {
-        self.keyspace(&fresh_prefix()).await
-    }
-}
 
 fn fresh_prefix() -> String {
     static PREFIXES: AtomicUsize = AtomicUsize::new(0);
     format!("/test-{}/", PREFIXES.fetch_add(1, Ordering::Relaxed))
 }
 
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+async fn fresh(etcd: &Etcd) -> EtcdKeyspace {
+    etcd.keyspace(&fresh_prefix()).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcd_is_a_keyspace() {
     let Some(etcd) = Etcd::start() else { return };
-    suite::run(|| async { Arc::new(etcd.fresh().await) as Arc<dyn Keyspace> }).await;
+    suite::run(|| async { Arc::new(fresh(&etcd).await) as Arc<dyn Keyspace> }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcd_followed_is_a_keyspace() {
     let Some(etcd) = Etcd::start() else { return };
     suite::run(|| async {
-        let far = Arc::new(etcd.fresh().await);
+        let far = Arc::new(fresh(&etcd).await);
         let followed = Followed::start(far, World::real()).await;
         Arc::new(followed.expect("it can be read")) as Arc<dyn Keyspace>
     })
@@ -161,10 +103,9 @@ async fn keyspaces_of_one_etcd_do_not_see_each_other() {
 #[tokio::test]
 async fn an_etcd_that_is_gone_is_told_apart_from_one_that_may_have_written() {
     let Some(mut etcd) = Etcd::start() else { return };
-    let keyspace = etcd.fresh().await;
+    let keyspace = fresh(&etcd).await;
     put(&keyspace, "x").await.expect("can be written");
-    etcd.child.kill().expect("ours to end");
-    etcd.child.wait().expect("it ends");
+    etcd.end();
 
     let options = Options {
         timeout: Some(Duration::from_secs(3)),

@@ -1,0 +1,71 @@
+//! An etcd of Debian's (package `etcd-server`) on loopback, for one test.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+};
+
+use etcd::{EtcdKeyspace, EtcdOptions};
+
+const ETCD: &str = "/usr/bin/etcd";
+
+pub struct Etcd {
+    child: Child,
+    pub endpoint: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Etcd {
+    pub fn start() -> Option<Etcd> {
+        if !std::path::Path::new(ETCD).exists() {
+            println!("skipped: there is no {ETCD} (Debian's package etcd-server)");
+            return None;
+        }
+        let dir = tempfile::tempdir().expect("a folder");
+        let url = || {
+            let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            format!("http://{}", free.local_addr().expect("an address"))
+        };
+        let (client, peer) = (url(), url());
+        let mut child = Command::new(ETCD)
+            .arg("--data-dir")
+            .arg(dir.path())
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("default={peer}")])
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("etcd starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        let ready = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .any(|line| line.contains("ready to serve"));
+        assert!(ready, "etcd ended before it was ready");
+        // It must not stop at a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Some(Etcd {
+            child,
+            endpoint: client,
+            _dir: dir,
+        })
+    }
+
+    pub async fn keyspace(&self, prefix: &str) -> EtcdKeyspace {
+        let options = EtcdOptions::new([&self.endpoint], prefix);
+        EtcdKeyspace::connect(options).await.expect("etcd answers")
+    }
+
+    pub fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
