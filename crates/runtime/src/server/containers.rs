@@ -14,8 +14,7 @@ use super::status::log_path;
 use crate::error::{Doing, Error, Result};
 use crate::image::Image;
 use crate::supervisor::plan::{
-    CONTAINER_PLAN, CONTAINER_STATE, ContainerPlan, ContainerState, Exit, ExitCause, Propagation, ResolvedUser, Stdin,
-    Tty, bundle,
+    CONTAINER_PLAN, CONTAINER_STATE, ContainerPlan, ContainerState, Exit, ExitCause, ResolvedUser, Stdin, Tty, bundle,
 };
 use crate::supervisor::protocol::{Answer, Call};
 use crate::system::persist;
@@ -141,10 +140,6 @@ impl Inner {
                 fs::create_dir_all(path).doing(|| format!("make {}", path.display()))?;
             }
         }
-        let bidirectional = config
-            .mounts
-            .iter()
-            .any(|mount| mount.propagation == v1::MountPropagation::PropagationBidirectional as i32);
         let resources = config
             .linux
             .as_ref()
@@ -173,11 +168,7 @@ impl Inner {
             },
             user: spec::user(&config, &image.config)?,
             oom_score_adj: resources.oom_score_adj.clamp(-1000, 1000) as i32,
-            propagation: if bidirectional {
-                Propagation::Shared
-            } else {
-                Propagation::Slave
-            },
+            propagation: spec::propagation(&config),
         };
         let folder = self.container_folder(id);
         let doing = || "make the container's folder";
@@ -260,6 +251,8 @@ impl Inner {
             Err(e) if e.is_not_found() => return Ok(()),
             Err(e) => return Err(e),
         };
+        // One that is being started right now has to be ended, too.
+        drop(container.changing.lock().await);
         self.end(&container, grace).await
     }
 
@@ -314,14 +307,6 @@ impl Inner {
             return Ok(());
         }
         let sandbox = self.sandbox(&container.sandbox)?;
-        if let Some(link) = sandbox.link() {
-            let forget = Call::Forget {
-                container: container.id.clone(),
-            };
-            if let Err(e) = link.call(forget).await {
-                tracing::warn!(container = id, "{e}");
-            }
-        }
         let inner = self.clone();
         let gone = container.clone();
         blocking(move || {

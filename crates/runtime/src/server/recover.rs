@@ -110,7 +110,7 @@ async fn find_containers(inner: &Arc<Inner>) -> Result<()> {
     let sandboxes: Vec<Arc<Sandbox>> = inner.state().sandboxes.values().cloned().collect();
     for sandbox in sandboxes {
         let Some(link) = sandbox.link() else { continue };
-        let Ok(Answer::Everything { containers }) = link.call(Call::Hello).await else {
+        let Ok(Answer::Running { containers }) = link.call(Call::Hello).await else {
             sandbox.unlink();
             inner.bury(&sandbox).await?;
             continue;
@@ -118,11 +118,8 @@ async fn find_containers(inner: &Arc<Inner>) -> Result<()> {
         for container in inner.containers_of(&sandbox.id) {
             match containers.get(&container.id) {
                 Some(state) => container.phase.send_modify(|phase| {
-                    if !matches!(phase, Phase::Exited(_)) {
-                        *phase = match state.exit {
-                            Some(_) => Phase::Exited(state.clone()),
-                            None => Phase::Running(state.clone()),
-                        };
+                    if *phase == Phase::Created {
+                        *phase = Phase::Running(state.clone());
                     }
                 }),
                 None if container.is_running() => inner.lose(&container).await,

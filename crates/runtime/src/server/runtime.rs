@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::future::Future;
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -357,6 +357,6 @@ fn lock_folder(root: &Path) -> Result<fs::File> {
             "{} is in use by another runtime",
             root.display()
         ))),
-        Err(fs::TryLockError::Error(e)) => Err(io::Error::from(e)).doing(|| "lock the root folder"),
+        Err(fs::TryLockError::Error(e)) => Err(e).doing(|| "lock the root folder"),
     }
 }

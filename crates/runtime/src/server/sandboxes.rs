@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use k8s_cri::v1;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
 use super::files;
 use super::link::{Link, News};
@@ -191,6 +191,12 @@ impl Inner {
                 linux.cgroup_parent
             )));
         }
+        if config.port_mappings.iter().any(|mapping| mapping.host_port > 0) {
+            tracing::warn!(
+                sandbox = id,
+                "host ports are not supported; the sandbox is reached by its address"
+            );
+        }
         let resolv = files::resolv_conf(config.dns_config.as_ref())?;
 
         let folder = self.sandbox_folder(id);
@@ -284,8 +290,8 @@ impl Inner {
         let mut text = String::new();
         if let Some(stdout) = child.stdout.take() {
             let read = async {
-                // It says one line and lets go of the pipe.
-                let _ = stdout.take(4096).read_to_string(&mut text).await;
+                // One line is all it says.
+                let _ = BufReader::new(stdout.take(4096)).read_line(&mut text).await;
                 let _ = child.wait().await;
             };
             if tokio::time::timeout(READY_TIMEOUT, read).await.is_err() {

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::image::ImageConfig;
-use crate::supervisor::plan::{ImageGroups, PidPlan, UserPlan};
+use crate::supervisor::plan::{ImageGroups, PidPlan, Propagation, UserPlan};
 
 pub use capabilities::available;
-pub use mounts::host_folders;
+pub use mounts::{host_folders, propagation};
 pub use resources::{limits, resources};
 
 /// What the specification needs to know beside the request.
@@ -82,24 +82,26 @@ pub fn build(config: &v1::ContainerConfig, image: &ImageConfig, around: &Surroun
     if around.cgroup_unified && !security.privileged {
         namespaces.push(json!({"type": "cgroup"}));
     }
-    let (mounts, propagation) = mounts::mounts(config, &security, around)?;
+    let mounts = mounts::mounts(config, &security, around)?;
     let (masked, read_only) = if security.privileged {
         (Vec::new(), Vec::new())
     } else {
         (security.masked_paths.clone(), security.readonly_paths.clone())
     };
     let resources = resources::resources(config, linux_config.resources.as_ref(), security.privileged)?;
-    let mut linux = json!({
+    let linux = json!({
         "namespaces": namespaces,
         "cgroupsPath": around.cgroup,
         "resources": resources,
         "devices": resources::devices(config, security.privileged)?,
         "maskedPaths": masked,
         "readonlyPaths": read_only,
+        "rootfsPropagation": match mounts::propagation(config) {
+            Propagation::Private => "private",
+            Propagation::Slave => "slave",
+            Propagation::Shared => "shared",
+        },
     });
-    if let Some(propagation) = propagation {
-        linux["rootfsPropagation"] = json!(propagation);
-    }
     Ok(json!({
         "ociVersion": "1.0.2",
         "process": process,

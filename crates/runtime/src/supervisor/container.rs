@@ -21,7 +21,7 @@ pub const MAX_STALL: std::time::Duration = std::time::Duration::from_secs(10);
 pub enum Phase {
     Starting,
     Running { pid: Pid, state: ContainerState },
-    Exited(ContainerState),
+    Exited,
 }
 
 pub struct Container {
@@ -230,7 +230,7 @@ impl Container {
 
     /// Lets go of clients that have not taken anything for long, and of those that have got all of an ended container.
     pub fn prune(&mut self, now: Instant) {
-        let ended = matches!(self.phase, Phase::Exited(_));
+        let ended = matches!(self.phase, Phase::Exited);
         for attached in &mut self.attached {
             for sink in [&mut attached.stdout, &mut attached.stderr] {
                 if sink

@@ -114,7 +114,7 @@ fn create_and_start(
     let group = inroot::read_small(&root_fd, Path::new("etc/group"), MAX_USER_DATABASE_BYTES)
         .map_err(text("read /etc/group of the image"))?;
     let user = user::resolve(&plan.user, &passwd, &group).map_err(|e| e.to_string())?;
-    complete_spec(&bundle, &user, &root_fd)?;
+    complete_spec(&bundle, plan.propagation, &user, &root_fd)?;
     if let Some(stdio) = &stdio {
         // Programs reopen /dev/stdout by name, which asks for the pipe's owner.
         for fd in [&stdio.stdin, &stdio.stdout, &stdio.stderr] {
@@ -157,7 +157,7 @@ fn create_and_start(
 fn mount_root(sandbox: &SandboxPlan, plan: &ContainerPlan, root: &Path) -> Result<(), String> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(text("make a mount namespace"))?;
     match plan.propagation {
-        Propagation::Slave => mount(
+        Propagation::Private | Propagation::Slave => mount(
             None::<&str>,
             "/",
             None::<&str>,
@@ -210,11 +210,12 @@ fn mount_root(sandbox: &SandboxPlan, plan: &ContainerPlan, root: &Path) -> Resul
 }
 
 /// Puts into the bundle what only the root itself could tell, and makes the working folder.
-fn complete_spec(bundle: &Path, user: &ResolvedUser, root: &OwnedFd) -> Result<(), String> {
+fn complete_spec(bundle: &Path, propagation: Propagation, user: &ResolvedUser, root: &OwnedFd) -> Result<(), String> {
     let path = bundle.join("config.json");
     let bytes = fs::read(&path).map_err(text("read the bundle"))?;
     let mut spec: Value = serde_json::from_slice(&bytes).map_err(text("read the bundle"))?;
     spec["process"]["user"] = json!({"uid": user.uid, "gid": user.gid, "additionalGids": user.groups});
+    stage_mounts(bundle, propagation, &mut spec)?;
     let cwd = spec["process"]["cwd"].as_str().unwrap_or("/").to_owned();
     inroot::make_folders(
         root.as_fd(),
@@ -227,6 +228,52 @@ fn complete_spec(bundle: &Path, user: &ResolvedUser, root: &OwnedFd) -> Result<(
     )
     .map_err(|e| format!("make the working folder {cwd}: {e}"))?;
     fs::write(&path, spec.to_string()).map_err(text("write the bundle"))
+}
+
+/// libcontainer hands mounts on as their source has them, whatever their own options say. So a mount that must pass on
+/// less than the container as a whole is bound here first, with its own propagation, and becomes the source.
+fn stage_mounts(bundle: &Path, propagation: Propagation, spec: &mut Value) -> Result<(), String> {
+    let has = |mount: &Value, option: &str| {
+        let options = mount["options"].as_array();
+        options.is_some_and(|options| options.iter().any(|known| known.as_str() == Some(option)))
+    };
+    for (number, mount_entry) in spec["mounts"].as_array_mut().into_iter().flatten().enumerate() {
+        let source = mount_entry["source"].as_str().unwrap_or("").to_owned();
+        let own = if has(mount_entry, "rshared") {
+            let holder = mounts::mount_of(Path::new(&source)).map_err(text("read the mount table"))?;
+            if !holder.is_some_and(|holder| holder.shared) {
+                return Err(format!(
+                    "{source} is not on a shared mount, so nothing can propagate from it"
+                ));
+            }
+            continue;
+        } else if has(mount_entry, "rslave") && propagation == Propagation::Shared {
+            MsFlags::MS_SLAVE
+        } else if has(mount_entry, "rprivate") && propagation != Propagation::Private {
+            MsFlags::MS_PRIVATE
+        } else {
+            continue;
+        };
+        let stage = bundle.join(format!("mount-{number}"));
+        let is_folder = fs::metadata(&source).map_err(|e| format!("{source}: {e}"))?.is_dir();
+        if is_folder {
+            fs::create_dir_all(&stage).map_err(text("stage a mount"))?;
+        } else {
+            fs::write(&stage, "").map_err(text("stage a mount"))?;
+        }
+        let none = None::<&str>;
+        mount(
+            Some(source.as_str()),
+            &stage,
+            none,
+            MsFlags::MS_BIND | MsFlags::MS_REC,
+            none,
+        )
+        .and_then(|()| mount(none, &stage, none, own | MsFlags::MS_REC, none))
+        .map_err(|e| format!("stage the mount of {source}: {e}"))?;
+        mount_entry["source"] = json!(stage);
+    }
+    Ok(())
 }
 
 /// Never below what this process has: lowering takes a right that a node in a container lacks, and failing for that
@@ -397,6 +444,9 @@ pub fn hold_pid_namespace() -> io::Result<Pid> {
 }
 
 fn sleep_and_reap() -> ! {
+    // It outlives every stream that it was forked with, and whoever waits for the end of one would wait for it.
+    // SAFETY: no descriptor is used in this process from here on.
+    unsafe { libc::close_range(0, libc::c_uint::MAX, 0) };
     let _ = nix::sys::prctl::set_name(&CString::new("pause").unwrap_or_default());
     let mut set = SigSet::empty();
     set.add(Signal::SIGCHLD);

@@ -116,6 +116,8 @@ pub enum Stdin {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Propagation {
+    /// The container sees what was mounted when it started.
+    Private,
     /// Mounts made on the host appear in the container, never the other way.
     Slave,
     /// A mount of this container hands mounts back to the host.

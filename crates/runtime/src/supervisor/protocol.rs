@@ -15,7 +15,7 @@ pub struct Request {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Call {
-    /// From now on events come here too. Answered with everything the supervisor knows.
+    /// From now on events come here too. Answered with the containers that run; how others ended lies on disk.
     Hello,
     Start {
         container: String,
@@ -23,10 +23,6 @@ pub enum Call {
     Signal {
         container: String,
         signal: i32,
-    },
-    /// The container has been removed; forget what is kept of it.
-    Forget {
-        container: String,
     },
     ReopenLog {
         container: String,
@@ -77,7 +73,7 @@ pub enum Message {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Answer {
     Done,
-    Everything {
+    Running {
         containers: BTreeMap<String, ContainerState>,
     },
     Started {

@@ -197,6 +197,9 @@ impl Supervisor {
         for container in self.containers.values_mut() {
             container.prune(now);
         }
+        // How it ended is on disk; only who still reads its output keeps it here.
+        self.containers
+            .retain(|_, c| !(matches!(c.phase, Phase::Exited) && c.attached.is_empty()));
         self.finish_stop();
         Ok(())
     }
@@ -324,11 +327,11 @@ impl Supervisor {
                     .containers
                     .iter()
                     .filter_map(|(id, c)| match &c.phase {
-                        Phase::Starting => None,
-                        Phase::Running { state, .. } | Phase::Exited(state) => Some((id.clone(), state.clone())),
+                        Phase::Running { state, .. } => Some((id.clone(), state.clone())),
+                        Phase::Starting | Phase::Exited => None,
                     })
                     .collect();
-                Ok((Answer::Everything { containers }, Vec::new()))
+                Ok((Answer::Running { containers }, Vec::new()))
             }
             Call::Start { container } => match self.start(&container, client, request.id) {
                 // Answered when the helper is done.
@@ -352,16 +355,6 @@ impl Supervisor {
                 Some((pid, _)) => send_signal(Pid::from_raw(*pid), signal).and_then(|()| done()),
                 None => done(),
             },
-            Call::Forget { container } => {
-                if let Some(known) = self.containers.get(&container)
-                    && !matches!(known.phase, Phase::Exited(_))
-                {
-                    Err(format!("container {container} has not ended"))
-                } else {
-                    self.containers.remove(&container);
-                    done()
-                }
-            }
             Call::ReopenLog { container } => match self.containers.get_mut(&container) {
                 Some(known) => known
                     .log
@@ -417,10 +410,10 @@ impl Supervisor {
         if self.stop.is_some() {
             return Err(io::Error::other("the sandbox is being stopped"));
         }
-        if self.containers.contains_key(id) {
+        let folder = container_folder(&self.plan, id);
+        if self.containers.contains_key(id) || folder.join(CONTAINER_STATE).exists() {
             return Err(io::Error::other("it has been started before"));
         }
-        let folder = container_folder(&self.plan, id);
         let plan: ContainerPlan = persist::read_json(&folder.join(CONTAINER_PLAN))?;
         let mut container = Container::new(plan, LogFile::open(None)?);
         container.log = LogFile::open(container.plan.log.as_deref())
@@ -665,7 +658,7 @@ impl Supervisor {
             },
         };
         state.exit = Some(exit.clone());
-        container.phase = Phase::Exited(state.clone());
+        container.phase = Phase::Exited;
         if let Err(e) = self.hierarchies.remove(&cgroup) {
             eprintln!("control group {cgroup}: {e}");
         }

@@ -7,13 +7,25 @@ use serde_json::{Value, json};
 
 use super::Surroundings;
 use crate::error::{Error, Result};
+use crate::supervisor::plan::Propagation;
 
-/// The mounts, and how the root passes them on.
+/// How the container as a whole passes mounts on: as its most open mount does.
+pub fn propagation(config: &ContainerConfig) -> Propagation {
+    let any = |wanted: MountPropagation| config.mounts.iter().any(|mount| mount.propagation == wanted as i32);
+    if any(MountPropagation::PropagationBidirectional) {
+        Propagation::Shared
+    } else if any(MountPropagation::PropagationHostToContainer) {
+        Propagation::Slave
+    } else {
+        Propagation::Private
+    }
+}
+
 pub fn mounts(
     config: &ContainerConfig,
     security: &LinuxContainerSecurityContext,
     around: &Surroundings,
-) -> Result<(Vec<Value>, Option<&'static str>)> {
+) -> Result<Vec<Value>> {
     let system = if security.privileged { "rw" } else { "ro" };
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
@@ -39,7 +51,7 @@ pub fn mounts(
         ),
     ];
     for (source, destination) in &around.sandbox_mounts {
-        mounts.push(mount(destination, "bind", source, &["rbind", "rprivate", "rw"]));
+        mounts.push(mount(destination, "bind", source, &["rbind", "rw"]));
     }
     let mut wanted = config.mounts.iter().map(Wanted::check).collect::<Result<Vec<_>>>()?;
     // What holds another comes first, or it would hide it.
@@ -49,18 +61,11 @@ pub fn mounts(
             .iter()
             .any(|wanted| mount["destination"].as_str().map(Path::new) == Some(wanted.destination.as_path()))
     });
-    let mut propagation = None;
     for wanted in wanted {
         let passing = match wanted.propagation {
             MountPropagation::PropagationPrivate => "rprivate",
-            MountPropagation::PropagationHostToContainer => {
-                propagation = propagation.or(Some("slave"));
-                "rslave"
-            }
-            MountPropagation::PropagationBidirectional => {
-                propagation = Some("shared");
-                "rshared"
-            }
+            MountPropagation::PropagationHostToContainer => "rslave",
+            MountPropagation::PropagationBidirectional => "rshared",
         };
         let access = match (wanted.mount.readonly, wanted.mount.recursive_read_only) {
             (_, true) => "rro",
@@ -74,7 +79,7 @@ pub fn mounts(
             &["rbind", passing, access],
         ));
     }
-    Ok((mounts, propagation))
+    Ok(mounts)
 }
 
 fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Value {

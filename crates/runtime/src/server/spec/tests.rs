@@ -127,7 +127,7 @@ fn a_mount_replaces_ours_at_the_same_place_and_parents_come_first() {
         mounts: vec![mount("/data/inner"), mount("/data"), mount("/etc/hosts")],
         ..config()
     };
-    let (mounts, _) = mounts::mounts(&config, &security(&config), &around()).unwrap();
+    let mounts = mounts::mounts(&config, &security(&config), &around()).unwrap();
     let at: Vec<&str> = mounts.iter().map(|m| m["destination"].as_str().unwrap()).collect();
     assert_eq!(at.iter().filter(|at| **at == "/etc/hosts").count(), 1);
     let place = |name| at.iter().position(|at| *at == name).unwrap();
