@@ -20,6 +20,8 @@ pub struct CustomResources {
     pub served: Vec<Arc<CustomResource>>,
 }
 
+const WEIGHT_OF_TEXT: usize = 10;
+
 /// One served version of a custom resource.
 pub struct CustomResource {
     pub info: ResourceInfo,
@@ -61,6 +63,12 @@ impl CustomResources {
             let resource = &custom.info.resource;
             resource.group == group && resource.version == version && resource.plural == plural
         })
+    }
+
+    /// About the bytes it takes: a tree takes some times its text, and is there twice with its compiled schema.
+    pub(super) fn weight(&self) -> usize {
+        let texts = self.served.iter().map(|custom| custom.object.bytes().len());
+        256 + texts.map(|text| text * WEIGHT_OF_TEXT).sum::<usize>()
     }
 
     /// For discovery.

@@ -28,8 +28,8 @@ use crate::template;
 /// Open planes kept at hand; a record is about 3 KiB.
 const OPENED_MAX: usize = 4096;
 
-/// Planes whose resolved definitions are kept at hand.
-const CUSTOM_MAX: usize = 1024;
+/// What the resolved definitions that are kept at hand may take in all, by [`CustomResources::weight`].
+const CUSTOM_BYTES_MAX: usize = 256 << 20;
 
 /// Making a plane tries so many times over when another took the same id, address or name in between.
 const CREATE_TRIES: usize = 8;
@@ -113,7 +113,7 @@ impl Planes {
             advertise,
             opened: Bounded::new(OPENED_MAX),
             evictions: AtomicU64::new(0),
-            custom: Bounded::new(CUSTOM_MAX),
+            custom: Bounded::new(CUSTOM_BYTES_MAX),
             root: OnceCell::new(),
         }));
         let follow = follow_records(Arc::downgrade(&planes.0));
@@ -276,7 +276,9 @@ impl Planes {
             return Ok(custom);
         }
         let custom = Arc::new(CustomResources::read(plane).await?);
-        self.0.custom.insert(plane.id, Arc::clone(&custom));
+        self.0
+            .custom
+            .insert_weighing(plane.id, Arc::clone(&custom), custom.weight());
         Ok(custom)
     }
 

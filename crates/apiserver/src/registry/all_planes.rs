@@ -32,7 +32,7 @@ impl Registry {
         let shared: Arc<dyn Keyspace> = Arc::clone(self.planes().shared());
         let scan = Scan::of_all_planes(&*shared, &kind);
         let selectors = Selectors::parse(&kind, &context.query)?;
-        let shown = forms::Shown::new(&kind, &Form::Object, self.planes().world().clock.wall());
+        let shown = forms::Shown::new(&kind, &Form::Object, &self.planes().world().clock);
         match info.verb {
             Verb::List => {
                 let page = list::page(&scan, &context.query, selectors).await?;

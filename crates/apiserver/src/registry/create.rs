@@ -30,7 +30,7 @@ impl Registry {
         let tree = body::json(&body::bytes(request).await?)?;
         let read = body::object(kind, tree, context.query.field_validation)?;
         let stored = self.create_object(context, kind, read.tree).await?;
-        let shown = forms::Shown::new(kind, &context.form, self.planes().world().clock.wall());
+        let shown = forms::Shown::new(kind, &context.form, &self.planes().world().clock);
         Ok(forms::answer(
             StatusCode::CREATED,
             shown.object(&stored),
@@ -131,16 +131,7 @@ impl Registry {
     }
 
     async fn put_new(&self, place: &Place<'_>, guard: Revision, object: &Object) -> Result<Option<Revision>, Status> {
-        let lease = if place.kind.is_core("events") {
-            Some(
-                self.0
-                    .leases
-                    .current(place.plane, &*self.planes().world().clock)
-                    .await?,
-            )
-        } else {
-            None
-        };
+        let lease = self.lease(place).await?;
         place.put(self.planes(), guard, object, lease).await
     }
 }

@@ -22,7 +22,8 @@ use crate::{
     query::Query,
 };
 
-const TRIES: usize = 8;
+/// As for updates.
+const TRIES: usize = 100;
 
 /// How many objects of a collection are read at once.
 const COLLECTION_PAGE: usize = 500;
@@ -133,7 +134,7 @@ impl Registry {
         options: &DeleteOptions,
     ) -> Result<Response<Body>, Status> {
         let deleted = self.delete_object(context, &place(context, kind), options).await?;
-        let shown = forms::Shown::new(kind, &context.form, self.planes().world().clock.wall());
+        let shown = forms::Shown::new(kind, &context.form, &self.planes().world().clock);
         Ok(match deleted {
             // Upstream answers with the object where it has to be read by who deleted it.
             Deleted::Gone(stored) if kind.is_core("pods") || kind.is_core("services") => {
@@ -185,7 +186,7 @@ impl Registry {
             }
             let Some(next) = page.next else {
                 let metadata = json!({"resourceVersion": page.now.to_string()});
-                let shown = forms::Shown::new(kind, &context.form, self.planes().world().clock.wall());
+                let shown = forms::Shown::new(kind, &context.form, &self.planes().world().clock);
                 return Ok(forms::answer(StatusCode::OK, shown.list(&[], &metadata), &[]));
             };
             after = Some(next.after);
@@ -234,7 +235,10 @@ impl Registry {
                     revision: current.revision,
                 }));
             }
-            if let Some(revision) = place.put(self.planes(), found.guard, &object, None).await? {
+            if let Some(revision) = place
+                .put(self.planes(), found.guard, &object, self.lease(place).await?)
+                .await?
+            {
                 return Ok(Deleted::Pending(Stored { object, revision }));
             }
         }

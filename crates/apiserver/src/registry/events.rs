@@ -6,6 +6,7 @@ use api::Status;
 use keyspace::LeaseId;
 use world::Clock;
 
+use super::{Place, Registry};
 use crate::planes::{Plane, refuse};
 
 /// Upstream's `--event-ttl`.
@@ -13,6 +14,17 @@ const EVENT_TTL: Duration = Duration::from_secs(3600);
 
 /// So long a lease is given to new events; the last of them still has its full time.
 const LEASE_SHARED_FOR: Duration = Duration::from_secs(300);
+
+impl Registry {
+    /// What a write at that place hangs on, if on anything.
+    pub(super) async fn lease(&self, place: &Place<'_>) -> Result<Option<LeaseId>, Status> {
+        if !place.kind.is_core("events") {
+            return Ok(None);
+        }
+        let clock = &*self.planes().world().clock;
+        self.0.leases.current(place.plane, clock).await.map(Some)
+    }
+}
 
 /// The current lease of each keyspace.
 #[derive(Default)]

@@ -1,5 +1,7 @@
 //! Answers: stored objects in the version and form that was asked for.
 
+use std::sync::Arc;
+
 use api::{
     Status,
     printing::{Columns, Include},
@@ -8,6 +10,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use keyspace::Revision;
 use serde_json::{Value, json};
+use world::Clock;
 
 use super::{Kind, Stored, convert, splice};
 use crate::{
@@ -21,11 +24,11 @@ pub struct Shown {
     kind: Kind,
     form: Form,
     columns: Option<Columns>,
-    now: jiff::Timestamp,
+    clock: Arc<dyn Clock>,
 }
 
 impl Shown {
-    pub fn new(kind: &Kind, form: &Form, now: std::time::SystemTime) -> Shown {
+    pub fn new(kind: &Kind, form: &Form, clock: &Arc<dyn Clock>) -> Shown {
         let columns = match (form, kind) {
             (Form::Table { .. }, Kind::BuiltIn(info)) => Some(Columns::of(&info.resource)),
             (Form::Table { .. }, Kind::Custom(custom)) => Some(Columns::custom(
@@ -37,7 +40,7 @@ impl Shown {
             kind: kind.clone(),
             form: form.clone(),
             columns,
-            now: jiff::Timestamp::try_from(now).unwrap_or(jiff::Timestamp::UNIX_EPOCH),
+            clock: Arc::clone(clock),
         }
     }
 
@@ -132,8 +135,10 @@ impl Shown {
             } => Include::Object,
             _ => Include::Metadata,
         };
+        // A watch shows ages as of each event.
+        let now = jiff::Timestamp::try_from(self.clock.wall()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         match &self.columns {
-            Some(columns) => columns.table(trees, self.now, include),
+            Some(columns) => columns.table(trees, now, include),
             None => Value::Null,
         }
     }

@@ -42,7 +42,7 @@ impl Registry {
         let query = &context.query;
         let scan = Scan::of_plane(&context.plane, kind, context.info.namespace.as_deref());
         let page = page(&scan, query, Selectors::parse(kind, query)?).await?;
-        let shown = forms::Shown::new(kind, &context.form, self.planes().world().clock.wall());
+        let shown = forms::Shown::new(kind, &context.form, &self.planes().world().clock);
         let metadata = metadata(&page);
         let items: Vec<_> = page.items.into_iter().map(|item| item.stored).collect();
         Ok(forms::answer(StatusCode::OK, shown.list(&items, &metadata), &[]))

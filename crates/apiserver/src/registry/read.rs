@@ -17,7 +17,7 @@ impl Registry {
             }));
         }
         let stored = found.stored.ok_or_else(|| refusals::not_found(kind, place.name))?;
-        let shown = forms::Shown::new(kind, &context.form, self.planes().world().clock.wall());
+        let shown = forms::Shown::new(kind, &context.form, &self.planes().world().clock);
         Ok(forms::answer(StatusCode::OK, shown.object(&stored), &[]))
     }
 }

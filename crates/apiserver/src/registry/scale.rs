@@ -36,7 +36,7 @@ impl Registry {
                 .await?
                 .stored
                 .ok_or_else(|| refusals::not_found(kind, place.name))?;
-            let shown = forms::Shown::new(kind, &Form::Object, std::time::SystemTime::UNIX_EPOCH);
+            let shown = forms::Shown::new(kind, &Form::Object, &self.planes().world().clock);
             return Ok(forms::tree(StatusCode::OK, &scale_of(&paths, &shown.tree(&stored))));
         }
         let wanted: Wanted = if context.info.verb == Verb::Patch {
@@ -93,7 +93,7 @@ impl Registry {
             })
         };
         let updated = self.update_object(context, kind, Aspect::Main, &change).await?;
-        let shown = forms::Shown::new(kind, &Form::Object, std::time::SystemTime::UNIX_EPOCH);
+        let shown = forms::Shown::new(kind, &Form::Object, &self.planes().world().clock);
         Ok(forms::tree(
             StatusCode::OK,
             &scale_of(&paths, &shown.tree(&updated.stored)),

@@ -27,8 +27,9 @@ use crate::{
     context::{Context, Verb},
 };
 
-/// How often a change is tried over when others write at the same time (upstream's `patch.go`: 5).
-const TRIES: usize = 8;
+/// How often a change is tried over when others write at the same time. Each round somebody's write has succeeded, so
+/// that many writers in a row would have to be luckier (upstream tries for ever).
+const TRIES: usize = 100;
 
 /// Which part of an object a request is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,7 +94,7 @@ impl Registry {
         } else {
             StatusCode::OK
         };
-        let shown = forms::Shown::new(kind, &context.form, self.planes().world().clock.wall());
+        let shown = forms::Shown::new(kind, &context.form, &self.planes().world().clock);
         Ok(forms::answer(code, shown.object(&updated.stored), &updated.warnings))
     }
 
@@ -132,7 +133,7 @@ impl Registry {
         for _ in 0..TRIES {
             let found = place.read().await?;
             let current = found.stored.ok_or_else(|| refusals::not_found(kind, place.name))?;
-            let shown = forms::Shown::new(kind, &crate::Form::Object, std::time::SystemTime::UNIX_EPOCH);
+            let shown = forms::Shown::new(kind, &crate::Form::Object, &self.planes().world().clock);
             let body::Read { mut tree, warnings } = change(&shown.tree(&current))?;
             check_name(context, &mut tree)?;
             check_namespace(context, kind, &mut tree)?;
@@ -177,13 +178,14 @@ impl Registry {
                 }
             }
             let mut tree = object.tree().clone();
+            let lease = self.lease(&place).await?;
             let claims = services::allocate(self.planes(), &place, &mut tree, Some(current.object.tree())).await?;
             let object = if claims.changed {
                 Object::from_tree(tree)
             } else {
                 object
             };
-            match place.put(self.planes(), found.guard, &object, None).await {
+            match place.put(self.planes(), found.guard, &object, lease).await {
                 Ok(Some(revision)) => {
                     services::release_dropped(self.planes(), &place, current.object.tree(), object.tree()).await?;
                     return Ok(done(Stored { object, revision }));

@@ -38,7 +38,7 @@ impl Registry {
         let selectors = Selectors::parse(kind, &context.query)?;
         let scan = Scan::of_plane(&context.plane, kind, context.info.namespace.as_deref());
         let frames = Frames {
-            shown: Shown::new(kind, &context.form, world.clock.wall()),
+            shown: Shown::new(kind, &context.form, &world.clock),
             view: View {
                 kind: kind.clone(),
                 layout: scan.layout,

@@ -334,3 +334,50 @@ async fn a_pod_without_its_account_or_class_is_refused() {
         "pods \"one\" is forbidden: no PriorityClass with name ghost was found"
     );
 }
+
+#[tokio::test]
+async fn every_built_in_resource_is_listed_and_watched() {
+    let house = House::new();
+    for api in [house.root(), house.tenant("acme").await] {
+        for info in api::table::resources().iter().filter(|info| info.is_stored()) {
+            let path = info.resource.path(None, None);
+
+            let (status, list) = api.get(&path).await;
+
+            assert_eq!(status, 200, "{path}: {list}");
+            assert_eq!(list["kind"], format!("{}List", info.resource.kind));
+            let revision = list["metadata"]["resourceVersion"].as_str().unwrap();
+            let mut watch = api
+                .watch(&format!(
+                    "{path}?watch=1&resourceVersion={revision}&sendInitialEvents=true\
+                     &resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+                ))
+                .await;
+            for item in list["items"].as_array().unwrap() {
+                let event = watch.next().await.unwrap();
+                assert_eq!((&event["type"], &event["object"]), (&json!("ADDED"), item), "{path}");
+            }
+            assert_eq!(watch.next().await.unwrap()["type"], "BOOKMARK", "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_who_patch_one_object_all_succeed() {
+    let house = House::new();
+    let api = house.root();
+    api.made(CONFIG_MAPS, &config_map("one")).await;
+
+    let patches = (0..24).map(|at| {
+        let api = api.clone();
+        async move {
+            let patch = json!({"data": {format!("k{at}"): "v"}});
+            api.merge(&format!("{CONFIG_MAPS}/one"), &patch).await.0.as_u16()
+        }
+    });
+    let codes = futures::future::join_all(patches).await;
+    let (_, read) = api.get(&format!("{CONFIG_MAPS}/one")).await;
+
+    assert!(codes.iter().all(|code| *code == 200), "{codes:?}");
+    assert_eq!(read["data"].as_object().unwrap().len(), 25);
+}
