@@ -244,3 +244,106 @@ async fn calls_may_come_twice_and_for_what_is_not_there() {
 
     machine.take_down().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_pods_come_and_go_at_the_same_time() {
+    if let Some(why) = missing() {
+        return eprintln!("{why}");
+    }
+    let machine = Machine::ready().await;
+    for round in 0..2 {
+        let mut pods = tokio::task::JoinSet::new();
+        for number in 0..12 {
+            let mut cri = machine.cri().await;
+            pods.spawn(async move {
+                let name = format!("pod-{round}-{number}");
+                let sandbox = cri.sandbox(&name).await;
+                let config = container_config("main", &["sh", "-c", "echo up; sleep 1000"]);
+                let container = cri.run(&sandbox, config).await;
+                assert_eq!(cri.exec_text(&container, &["hostname"]).await, name);
+                let address = cri.address(&sandbox).await;
+                while cri.log(&name, "main") != ["stdout F up"] {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                (sandbox, address)
+            });
+        }
+        let pods = pods.join_all().await;
+        let addresses: std::collections::HashSet<&String> = pods.iter().map(|(_, address)| address).collect();
+        assert_eq!(addresses.len(), 12);
+        let mut removals = tokio::task::JoinSet::new();
+        for (sandbox, _) in pods {
+            let mut cri = machine.cri().await;
+            removals.spawn(async move { cri.remove_sandbox(&sandbox).await });
+        }
+        removals.join_all().await;
+    }
+    machine.take_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_done_is_refused_with_the_right_code() {
+    if let Some(why) = missing() {
+        return eprintln!("{why}");
+    }
+    let machine = Machine::ready().await;
+    let mut cri = machine.cri().await;
+    let sandbox = cri.sandbox("web").await;
+    let mut refused = async |config: Option<v1::PodSandboxConfig>, handler: &str| {
+        let request = v1::RunPodSandboxRequest {
+            config,
+            runtime_handler: handler.into(),
+        };
+        cri.runtime.run_pod_sandbox(request).await.unwrap_err().code()
+    };
+    let config = |name: &str| machine::sandbox_config(name, machine.folder.path());
+    assert_eq!(refused(None, "").await, tonic::Code::InvalidArgument);
+    assert_eq!(refused(Some(config("")), "").await, tonic::Code::InvalidArgument);
+    assert_eq!(
+        refused(Some(config("other")), "no-such-engine").await,
+        tonic::Code::InvalidArgument
+    );
+    let mut on_host = config("sysctl");
+    on_host
+        .linux
+        .as_mut()
+        .unwrap()
+        .sysctls
+        .insert("kernel.panic".into(), "1".into());
+    assert_eq!(refused(Some(on_host), "").await, tonic::Code::InvalidArgument);
+
+    let mut refused = async |sandbox: &str, config: v1::ContainerConfig| {
+        let request = v1::CreateContainerRequest {
+            pod_sandbox_id: sandbox.into(),
+            config: Some(config),
+            sandbox_config: None,
+        };
+        cri.runtime.create_container(request).await.unwrap_err().code()
+    };
+    let main = || container_config("main", &["true"]);
+    assert_eq!(refused("no-such-sandbox", main()).await, tonic::Code::NotFound);
+    let mut no_image = main();
+    no_image.image.as_mut().unwrap().image = "no/such:image".into();
+    assert_eq!(refused(&sandbox, no_image).await, tonic::Code::NotFound);
+    let mut leaving = main();
+    leaving.log_path = "../../elsewhere.log".into();
+    assert_eq!(refused(&sandbox, leaving).await, tonic::Code::InvalidArgument);
+
+    let container = cri.create(&sandbox, main()).await;
+    let request = v1::CreateContainerRequest {
+        pod_sandbox_id: sandbox.clone(),
+        config: Some(main()),
+        sandbox_config: None,
+    };
+    let code = cri.runtime.create_container(request).await.unwrap_err().code();
+    assert_eq!(code, tonic::Code::AlreadyExists);
+    let code = cri.try_exec(&container, &["true"], 1).await.unwrap_err().code();
+    assert_eq!(code, tonic::Code::FailedPrecondition);
+    cri.start(&container).await;
+    let request = v1::StartContainerRequest {
+        container_id: container,
+    };
+    let code = cri.runtime.start_container(request).await.unwrap_err().code();
+    assert_eq!(code, tonic::Code::FailedPrecondition);
+    machine.take_down().await;
+}
