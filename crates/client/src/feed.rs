@@ -24,6 +24,8 @@ const WATCH_GRACE: Duration = Duration::from_secs(30);
 const INITIAL_SILENCE: Duration = Duration::from_secs(60);
 /// A watch that ends sooner than this and told nothing counts as a failure, lest it be reopened in a storm.
 const WATCH_SHORTEST: Duration = Duration::from_secs(1);
+/// A watch that lasted this long was well, though nothing happened.
+const HEALTHY: Duration = Duration::from_secs(10);
 
 pub(crate) struct Feed {
     pub(crate) source: Source,
@@ -45,6 +47,7 @@ enum Position {
 
 /// What a watch that came to its end had done.
 struct Progress {
+    /// Changes told, after everything was known.
     told: u64,
 }
 
@@ -59,7 +62,8 @@ impl Feed {
             let mut progress = Progress { told: 0 };
             let result = self.session(&mut position, &mut progress).await;
             let lasted = self.world.clock.monotonic().saturating_sub(begun);
-            if progress.told > 0 {
+            // A list alone is no sign of health: it may have to be repeated at once, and again.
+            if progress.told > 0 || lasted >= HEALTHY {
                 backoff.reset();
             }
             match result {
@@ -94,7 +98,6 @@ impl Feed {
             Position::Everything => (self.watch_everything(seconds).await?, true),
             Position::EverythingByList => {
                 let revision = self.list().await?;
-                progress.told += 1;
                 *position = Position::After(revision.clone());
                 (self.watch_after(revision, seconds).await?, false)
             }
@@ -102,7 +105,6 @@ impl Feed {
         };
         if listing {
             *position = Position::After(self.initial(&mut watch).await?);
-            progress.told += 1;
         }
         self.shared.set_live(self.source.id(), true);
         let deadline = self

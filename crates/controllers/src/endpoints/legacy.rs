@@ -66,13 +66,16 @@ fn labels(service: &Object) -> Map<String, Value> {
     labels
 }
 
+/// Addresses, each with whether it is ready.
+type Ends = Vec<(bool, Value)>;
+
 /// Ports with the same ends share a subset. Says too whether ends were cut off.
 fn subsets(service: &Object, backends: &[Backend]) -> (Value, bool) {
     let Some(family) = backend::families(service).first().copied() else {
         return (json!([]), false);
     };
     // Ends of each port, in the order in which ports are named.
-    let mut by_port: Vec<(Value, Vec<(bool, Value)>)> = Vec::new();
+    let mut by_port: Vec<(Value, Ends)> = Vec::new();
     let mut addresses = 0;
     let mut cut = false;
     for backend in backends {
@@ -112,14 +115,14 @@ fn subsets(service: &Object, backends: &[Backend]) -> (Value, bool) {
             }
         }
     }
-    let mut groups: Vec<(Vec<Value>, Vec<(bool, Value)>)> = Vec::new();
+    let mut groups: Vec<(Vec<Value>, Ends)> = Vec::new();
     for (port, ends) in by_port {
         match groups.iter_mut().find(|(_, known)| *known == ends) {
             Some((ports, _)) => ports.push(port),
             None => groups.push((vec![port], ends)),
         }
     }
-    let subset = |(mut ports, ends): (Vec<Value>, Vec<(bool, Value)>)| {
+    let subset = |(mut ports, ends): (Vec<Value>, Ends)| {
         let (ready, unready): (Vec<_>, Vec<_>) = ends.into_iter().partition(|(ready, _)| *ready);
         let mut subset = json!({});
         for (field, ends) in [("addresses", ready), ("notReadyAddresses", unready)] {
