@@ -24,7 +24,7 @@ impl Index {
         // All compares, of all levels, are decided before anything is written, and then everything that can fail.
         let mut path = Vec::new();
         self.decide(txn, &mut path);
-        self.check(txn, &mut path.iter())?;
+        self.check(txn, &path)?;
 
         let mut run = Run {
             revision: Revision(self.head.0 + 1),
@@ -130,10 +130,11 @@ impl Index {
         let _ = self.leases.remove(id);
     }
 
-    fn commit(&mut self, revision: Revision, events: Vec<Event>) -> Option<Arc<Commit>> {
+    fn commit(&mut self, revision: Revision, mut events: Vec<Event>) -> Option<Arc<Commit>> {
         if events.is_empty() {
             return None;
         }
+        before_the_revision(&mut events, revision);
         let commit = Arc::new(Commit::new(revision, events));
         self.head = revision;
         self.history_bytes += commit.bytes;
@@ -166,19 +167,32 @@ impl Index {
         }
     }
 
-    fn check(&self, txn: &Txn, path: &mut std::slice::Iter<'_, bool>) -> Result<()> {
+    /// Puts of all levels first, then ranges: of several errors, etcd tells the same one.
+    fn check(&self, txn: &Txn, path: &[bool]) -> Result<()> {
+        self.check_each(txn, &mut path.iter(), &mut |op| match op {
+            Op::Put(Put { lease: Some(id), .. }) if !self.leases.contains(*id) => Err(Error::NoLease(*id)),
+            Op::Put(_) if self.bytes > self.limits.quota_bytes_max => Err(Error::NoSpace(format!(
+                "the keyspace has {} bytes, its quota is {}",
+                self.bytes, self.limits.quota_bytes_max
+            ))),
+            _ => Ok(()),
+        })?;
+        self.check_each(txn, &mut path.iter(), &mut |op| match op {
+            Op::Range(range) => self.readable(range.revision, self.head).map(drop),
+            _ => Ok(()),
+        })
+    }
+
+    fn check_each(
+        &self,
+        txn: &Txn,
+        path: &mut std::slice::Iter<'_, bool>,
+        check: &mut impl FnMut(&Op) -> Result<()>,
+    ) -> Result<()> {
         for op in branch(txn, next(path)) {
             match op {
-                Op::Range(range) => drop(self.readable(range.revision, self.head)?),
-                Op::Put(Put { lease: Some(id), .. }) if !self.leases.contains(*id) => return Err(Error::NoLease(*id)),
-                Op::Put(_) if self.bytes > self.limits.quota_bytes_max => {
-                    return Err(Error::NoSpace(format!(
-                        "the keyspace has {} bytes, its quota is {}",
-                        self.bytes, self.limits.quota_bytes_max
-                    )));
-                }
-                Op::Put(_) | Op::Delete { .. } => {}
-                Op::Txn(nested) => self.check(nested, path)?,
+                Op::Txn(nested) => self.check_each(nested, path, check)?,
+                op => check(op)?,
             }
         }
         Ok(())
@@ -232,6 +246,22 @@ fn entry<'a>(
     key: &Bytes,
 ) -> Option<(&'a Bytes, &'a mut Versions)> {
     keys.range_mut::<Bytes, _>(key..=key).next()
+}
+
+/// A nested transaction may put a key that a later one deletes. What was before an event is what was before its revision,
+/// and not what was before it in the same revision.
+fn before_the_revision(events: &mut [Event], revision: Revision) {
+    for at in 1..events.len() {
+        let (earlier, rest) = events.split_at_mut(at);
+        let key = rest[0].key().clone();
+        let (Event::Put { previous, .. } | Event::Delete { previous, .. }) = &mut rest[0];
+        if previous.as_ref().is_some_and(|kv| kv.mod_revision == revision) {
+            let first = earlier.iter().find(|event| *event.key() == key);
+            *previous = first.and_then(|event| match event {
+                Event::Put { previous, .. } | Event::Delete { previous, .. } => previous.clone(),
+            });
+        }
+    }
 }
 
 fn branch(txn: &Txn, holds: bool) -> &[Op] {
