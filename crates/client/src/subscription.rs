@@ -90,13 +90,15 @@ impl Mailbox {
         if state.notices.len() < NOTICES_MAX {
             state.notices.push_back(notice);
         } else {
-            // The rescan comes last: whatever it finds is at least as new as all that is dropped. Removals are kept,
-            // since no rescan shows them.
-            state.notices.retain(|notice| matches!(notice, Notice::Removed(_)));
+            // Whatever a rescan finds is at least as new as all that is dropped. What no rescan shows is kept, and comes
+            // after it, as it did after the changes.
+            state
+                .notices
+                .retain(|notice| matches!(notice, Notice::Removed(_) | Notice::Synced(_)));
+            state.notices.push_front(Notice::Rescan);
             if !matches!(notice, Notice::Change(_) | Notice::Rescan) {
                 state.notices.push_back(notice);
             }
-            state.notices.push_back(Notice::Rescan);
         }
         drop(state);
         self.filled.notify_one();

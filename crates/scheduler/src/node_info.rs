@@ -69,6 +69,11 @@ impl NodeInfo {
         }
     }
 
+    /// The Pods of a node that is gone.
+    pub fn into_pods(self) -> impl Iterator<Item = (String, Placed)> {
+        self.pods.into_iter()
+    }
+
     pub fn pods(&self) -> impl Iterator<Item = &Placed> {
         self.pods.values()
     }

@@ -50,6 +50,7 @@ pub fn start(options: Options) -> Result<Running, client::Error> {
         pods: Informer::start(&options.sources, resource::PODS, InformerOptions::default()),
         nodes: Informer::start(&options.sources, resource::NODES, InformerOptions::default()),
         recorder: EventRecorder::start(&tasks, &options.world, NAME),
+        plane: options.plane,
         cluster: Mutex::default(),
         changed: Notify::new(),
     });
@@ -64,6 +65,7 @@ struct Scheduler {
     pods: Informer,
     nodes: Informer,
     recorder: EventRecorder,
+    plane: PlaneKey,
     cluster: Mutex<Cluster>,
     /// Something happened that may let a Pod be placed.
     changed: Notify,
@@ -85,30 +87,50 @@ struct Cluster {
 impl Scheduler {
     async fn watch(&self) {
         let (mut pods, mut nodes) = (self.pods.subscribe(), self.nodes.subscribe());
+        let (mut pods_known, mut nodes_known) = (false, false);
         loop {
             tokio::select! {
-                notice = pods.next() => match notice {
-                    Some(notice) => each(&self.pods, notice, |change| self.lock().see_pod(change)),
-                    None => return,
-                },
-                notice = nodes.next() => match notice {
-                    Some(notice) => each(&self.nodes, notice, |change| self.lock().see_node(change)),
-                    None => return,
-                },
+                notice = pods.next() => {
+                    let Some(notice) = notice else { return };
+                    pods_known |= self.tells_all(&self.pods, &notice);
+                    if let Notice::Rescan = notice {
+                        let there = self.pods.all();
+                        self.lock().forget_pods_but(&there);
+                    }
+                    each(&self.pods, notice, |change| self.lock().see_pod(change));
+                }
+                notice = nodes.next() => {
+                    let Some(notice) = notice else { return };
+                    nodes_known |= self.tells_all(&self.nodes, &notice);
+                    if let Notice::Rescan = notice {
+                        let there = self.nodes.all();
+                        self.lock().forget_nodes_but(&there);
+                    }
+                    each(&self.nodes, notice, |change| self.lock().see_node(change));
+                }
             }
-            self.changed.notify_one();
+            if pods_known && nodes_known {
+                self.changed.notify_one();
+            }
+        }
+    }
+
+    /// After this notice all that the plane has was told: before, what is missing would be taken for absent.
+    fn tells_all(&self, informer: &Informer, notice: &Notice) -> bool {
+        match notice {
+            Notice::Synced(source) => *source == self.plane.source,
+            Notice::Rescan => informer.synced(&self.plane.source),
+            _ => false,
         }
     }
 
     async fn run(&self) {
-        self.nodes.wait_synced().await;
-        self.pods.wait_synced().await;
         loop {
-            let changed = self.changed.notified();
+            // Woken for the first time when everything is known.
+            self.changed.notified().await;
             while let Some((key, pod)) = self.next() {
                 self.place(&key, &pod).await;
             }
-            changed.await;
         }
     }
 
@@ -246,6 +268,35 @@ fn is_finished(pod: &Object) -> bool {
 }
 
 impl Cluster {
+    /// After missed notices: what is not there any more was deleted.
+    fn forget_pods_but(&mut self, there: &[(ObjectKey, Object)]) {
+        let uids: HashSet<&str> = there.iter().map(|(_, pod)| pod.uid()).collect();
+        let known = self.placed.keys().chain(self.homeless.keys());
+        let gone: Vec<String> = known.filter(|uid| !uids.contains(uid.as_str())).cloned().collect();
+        gone.iter().for_each(|uid| self.take(uid));
+        self.waiting.retain(|_, pod| uids.contains(pod.uid()));
+        self.hopeless.clear();
+    }
+
+    fn forget_nodes_but(&mut self, there: &[(ObjectKey, Object)]) {
+        let names: HashSet<&str> = there.iter().map(|(key, _)| &*key.name).collect();
+        let gone: Vec<String> = self
+            .nodes
+            .keys()
+            .filter(|name| !names.contains(name.as_str()))
+            .cloned()
+            .collect();
+        gone.iter().for_each(|name| self.lose_node(name));
+    }
+
+    /// Its Pods are still there until they are deleted, and the node may come back.
+    fn lose_node(&mut self, name: &str) {
+        for (uid, placed) in self.nodes.remove(name).into_iter().flat_map(NodeInfo::into_pods) {
+            self.placed.remove(&uid);
+            self.homeless.insert(uid, (name.to_owned(), placed));
+        }
+    }
+
     fn see_pod(&mut self, change: Change) {
         let Some(pod) = change.new else {
             self.waiting.remove(&change.key);
@@ -322,10 +373,7 @@ impl Cluster {
                     self.hopeless.clear();
                 }
             }
-            None => {
-                self.nodes.remove(&name);
-                self.placed.retain(|_, node| *node != name);
-            }
+            None => self.lose_node(&name),
         }
     }
 
