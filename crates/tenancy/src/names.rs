@@ -1,78 +1,167 @@
 //! Feeds the machine's DNS with the names of all planes: Services and EndpointSlices by watch, each plane's under the address
-//! of its `kubernetes` Service.
+//! of its `kubernetes` Service; and, from super Pods, with who may ask which plane's names.
+
+mod ledger;
 
 use std::{net::Ipv4Addr, sync::Arc};
 
-use api::{Object, resource};
-use client::{Change, Informer, InformerOptions, Notice, PlaneKey, Sources, Tasks};
+use api::{Object, PlaneId, resource};
+use client::{Change, Informer, InformerOptions, Notice, ObjectKey, Sources, Subscription, Tasks};
 use network::dns::{Endpoint, ServiceNames, SliceNames, Zones, zones::ServiceKind};
 use serde_json::Value;
 
-use crate::provision::Provisioner;
+use crate::{
+    identity::{self, Origin},
+    pod_plan,
+    provision::{ProvisionError, Provisioner},
+};
+use ledger::{Former, Ledger};
 
-/// Starts feeding `zones`; it ends when the returned tasks are stopped or dropped.
-pub fn start(planes: &Sources, tenants: Arc<dyn Provisioner>, zones: Zones) -> Tasks {
+pub struct NamesOptions {
+    /// Tenants' planes.
+    pub planes: Sources,
+    /// The super plane alone.
+    pub super_sources: Sources,
+    /// The id by which the super cluster's synced objects name it.
+    pub super_id: String,
+    pub tenants: Arc<dyn Provisioner>,
+    pub zones: Zones,
+}
+
+/// Starts feeding the zones; it ends when the returned tasks are stopped or dropped.
+pub fn start(options: NamesOptions) -> Tasks {
     let tasks = Tasks::new();
-    let services = Informer::start(planes, resource::SERVICES, InformerOptions::default());
-    let slices = Informer::start(planes, resource::ENDPOINT_SLICES, InformerOptions::default());
-    feed(
-        &tasks,
-        services,
-        tenants.clone(),
-        zones.clone(),
-        |zones, plane, change| {
-            let names = change.new.as_ref().map(service_names);
-            zones.set_service(plane, &change.key.namespace, &change.key.name, names);
-        },
-    );
-    feed(&tasks, slices, tenants, zones, |zones, plane, change| {
-        let names = change.new.as_ref().and_then(slice_names);
-        zones.set_slice(plane, &change.key.namespace, &change.key.name, names);
-    });
+    let labelled = InformerOptions {
+        label_selector: Some(identity::PLANE.to_owned()),
+        ..InformerOptions::default()
+    };
+    let services = Informer::start(&options.planes, resource::SERVICES, InformerOptions::default());
+    let slices = Informer::start(&options.planes, resource::ENDPOINT_SLICES, InformerOptions::default());
+    let pods = Informer::start(&options.super_sources, resource::PODS, labelled);
+    let feeder = Feeder {
+        super_id: options.super_id,
+        tenants: options.tenants,
+        zones: options.zones,
+        ledger: Ledger::default(),
+    };
+    tasks.spawn(feeder.run(services, slices, pods));
     tasks
 }
 
-fn feed(
-    tasks: &Tasks,
-    informer: Informer,
+/// What a change is about.
+#[derive(Clone, Copy)]
+enum Told {
+    Service,
+    Slice,
+    Pod,
+}
+
+struct Feeder {
+    super_id: String,
     tenants: Arc<dyn Provisioner>,
     zones: Zones,
-    set: impl Fn(&Zones, Ipv4Addr, &Change) + Send + Sync + 'static,
-) {
-    tasks.spawn(async move {
-        let mut changes = informer.subscribe();
-        while let Some(notice) = changes.next().await {
-            let changes = match notice {
-                Notice::Change(change) => vec![change],
-                Notice::Synced(_) | Notice::Removed(_) => continue,
-                Notice::Rescan => informer
-                    .all()
-                    .into_iter()
-                    .map(|(key, object)| Change {
-                        key,
-                        old: None,
-                        new: Some(object),
-                    })
-                    .collect(),
+    ledger: Ledger,
+}
+
+impl Feeder {
+    /// One task for all three, since an address that goes from one plane to another is one state.
+    async fn run(mut self, services: Informer, slices: Informer, pods: Informer) {
+        let (mut of_services, mut of_slices, mut of_pods) =
+            (services.subscribe(), slices.subscribe(), pods.subscribe());
+        loop {
+            let (told, changes) = tokio::select! {
+                changes = next(&mut of_services, &services) => (Told::Service, changes),
+                changes = next(&mut of_slices, &slices) => (Told::Slice, changes),
+                changes = next(&mut of_pods, &pods) => (Told::Pod, changes),
             };
+            let Some(changes) = changes else { return };
             for change in changes {
-                // Of a plane that is no more nobody can ask, since its address is given back.
-                if let Some(address) = address_of(&*tenants, &change.key.plane).await {
-                    set(&zones, address, &change);
+                match told {
+                    Told::Service | Told::Slice => self.take_names(told, &change).await,
+                    Told::Pod => self.take_pod(&change).await,
                 }
             }
         }
-    });
-}
+    }
 
-async fn address_of(tenants: &dyn Provisioner, plane: &PlaneKey) -> Option<Ipv4Addr> {
-    match tenants.find(plane.plane).await {
-        Ok(found) => found?.kubernetes_address.parse().ok(),
-        Err(error) => {
-            tracing::warn!(%plane, %error, "a plane's names can't be fed to DNS");
-            None
+    async fn take_names(&mut self, told: Told, change: &Change) {
+        let plane = change.key.plane.plane;
+        let address = match self.address_of(plane).await {
+            Ok(Some(address)) => address,
+            Ok(None) => {
+                if let Some(address) = self.ledger.forget(plane) {
+                    self.zones.forget(address);
+                }
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(%plane, %error, "a plane's names can't be fed to DNS");
+                return;
+            }
+        };
+        if self.ledger.claim(plane, address) == Former::Stale {
+            self.zones.forget(address);
+        }
+        let (zones, namespace, name) = (&self.zones, &change.key.namespace, &change.key.name);
+        match told {
+            Told::Service => zones.set_service(address, namespace, name, change.new.as_ref().map(service_names)),
+            _ => zones.set_slice(address, namespace, name, change.new.as_ref().and_then(slice_names)),
         }
     }
+
+    async fn take_pod(&mut self, change: &Change) {
+        let now = change.new.as_ref().and_then(|pod| self.asker(pod));
+        let address = match now {
+            // A plane that can't be asked about now is asked about at the Pod's next change; until then it may ask any.
+            Some((plane, _)) => self.address_of(plane).await.ok().flatten(),
+            None => None,
+        };
+        let left = match (now, address) {
+            (Some((_, ip)), Some(plane)) => {
+                let left = self.ledger.set_pod(&change.key, ip);
+                self.zones.set_pod(ip, Some(plane));
+                left
+            }
+            _ => self.ledger.remove_pod(&change.key),
+        };
+        if let Some(left) = left {
+            self.zones.set_pod(left, None);
+        }
+    }
+
+    /// The plane and the address of a super Pod that has an address of its own.
+    fn asker(&self, pod: &Object) -> Option<(PlaneId, Ipv4Addr)> {
+        let tree = pod.tree();
+        // On the host's network the address is the machine's.
+        if pod_plan::is_finished(pod) || tree["spec"]["hostNetwork"] == true {
+            return None;
+        }
+        let plane = Origin::of(pod, &self.super_id)?.plane;
+        Some((plane, tree["status"]["podIP"].as_str()?.parse().ok()?))
+    }
+
+    async fn address_of(&self, plane: PlaneId) -> Result<Option<Ipv4Addr>, ProvisionError> {
+        let found = self.tenants.find(plane).await?;
+        Ok(found.and_then(|found| found.kubernetes_address.parse().ok()))
+    }
+}
+
+/// The next changes of an informer; `None` when it has ended.
+async fn next(changes: &mut Subscription, informer: &Informer) -> Option<Vec<Change>> {
+    let all = |key: ObjectKey, object: Object| Change {
+        key,
+        old: None,
+        new: Some(object),
+    };
+    Some(match changes.next().await? {
+        Notice::Change(change) => vec![change],
+        Notice::Synced(_) | Notice::Removed(_) => Vec::new(),
+        Notice::Rescan => informer
+            .all()
+            .into_iter()
+            .map(|(key, object)| all(key, object))
+            .collect(),
+    })
 }
 
 fn service_names(service: &Object) -> ServiceNames {
