@@ -36,9 +36,9 @@ pub trait Lens: Send + Sync + 'static {
     fn replaced(&self) -> BoxFuture<'static, ()>;
 }
 
-/// The projections of a server. Clones are one set.
-#[derive(Clone, Default)]
-pub(crate) struct Projections(Arc<RwLock<HashMap<(String, String), Arc<dyn Projection>>>>);
+/// The projections of a server, by group and plural.
+#[derive(Default)]
+pub(crate) struct Projections(RwLock<HashMap<(String, String), Arc<dyn Projection>>>);
 
 impl Projections {
     pub fn register(&self, resource: &Resource, projection: Arc<dyn Projection>) {

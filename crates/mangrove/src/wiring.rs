@@ -5,5 +5,6 @@ pub mod house;
 pub mod images;
 pub mod in_process;
 pub mod kubeconfigs;
+pub mod projections;
 pub mod provisioner;
 pub mod storage;

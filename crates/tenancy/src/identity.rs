@@ -8,6 +8,8 @@ use api::{Object, PlaneId};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use crate::virtual_cluster::Settings;
+
 /// Everything of ours on an object starts with this; tenants' own keys with it never cross (trap 9).
 pub const PREFIX: &str = "tenancy.mangrove.io/";
 
@@ -33,6 +35,8 @@ pub struct Tenant {
     pub super_id: String,
     /// The plane's CA, PEM.
     pub ca_pem: String,
+    /// What its VirtualCluster asks for.
+    pub settings: Settings,
 }
 
 /// Namespace names are DNS labels.
@@ -170,6 +174,7 @@ pub(crate) mod tests {
             cluster_domain: "cluster.local".to_owned(),
             super_id: "super-1".to_owned(),
             ca_pem: "CA of acme".to_owned(),
+            settings: Settings::default(),
         }
     }
 

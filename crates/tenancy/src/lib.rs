@@ -1,7 +1,8 @@
 //! VirtualCluster: tenants' planes on one super cluster.
 //!
 //! This room makes and ends planes ([`operator`]), carries what tenants ask for down to the super cluster and what came
-//! of it back up ([`syncer`]), and lets a tenant's `logs` and `exec` reach its Pods and no other ([`node_proxy`]). It talks
+//! of it back up ([`syncer`]), lets a tenant's `logs` and `exec` reach its Pods and no other ([`node_proxy`]), and says what
+//! it sees of the nodes ([`nodes`]). It talks
 //! to planes through `client` only, so the super cluster may be any Kubernetes; it must never know the API server, a
 //! store, or a runtime.
 //!
@@ -11,6 +12,7 @@
 pub mod identity;
 pub mod names;
 pub mod node_proxy;
+pub mod nodes;
 pub mod operator;
 pub mod pod_plan;
 pub mod policy;
@@ -18,6 +20,7 @@ pub mod provision;
 pub mod references;
 pub mod syncer;
 pub mod translate;
+pub mod virtual_cluster;
 
 pub use node_proxy::NodeProxy;
 pub use provision::{ProvisionError, Provisioned, Provisioner, SuperCluster};

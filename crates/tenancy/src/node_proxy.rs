@@ -12,6 +12,7 @@ use streaming::{Body, PodBackend, PodStream, status};
 use crate::{
     identity::Origin,
     provision::{Provisioner, SuperCluster},
+    virtual_cluster::Settings,
 };
 
 /// Serves all planes: tenants' Pods are translated, the super plane's own go straight on.
@@ -74,7 +75,7 @@ impl NodeProxy {
             .await
             .map_err(|error| unavailable(&error))?
             .ok_or_else(not_yet)?;
-        let tenant = found.tenant(&self.super_cluster);
+        let tenant = found.tenant(&self.super_cluster, Settings::default());
         let plane_client = self.planes.client(&found.plane).map_err(|error| unavailable(&error))?;
         let namespace = match plane_client.get(&resource::NAMESPACES, None, &wanted.namespace).await {
             Ok(namespace) => namespace,

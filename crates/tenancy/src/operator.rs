@@ -1,13 +1,16 @@
 //! Makes a plane for each VirtualCluster of the super plane, and ends it again.
 
+mod status;
+
 use std::{sync::Arc, time::Duration};
 
 use api::{
-    Object,
+    Object, PlaneId,
     resource::{self, VIRTUAL_CLUSTERS},
 };
 use client::{
-    Client, DeleteOptions, Informer, InformerOptions, ObjectKey, Outcome, Patch, PlaneKey, Sources, Tasks, WorkQueue,
+    Client, DeleteOptions, Informer, InformerOptions, ListOptions, ObjectKey, Outcome, Patch, PlaneKey, Sources, Tasks,
+    WorkQueue,
 };
 use serde_json::json;
 use world::World;
@@ -15,7 +18,9 @@ use world::World;
 use crate::{
     identity,
     provision::{ProvisionError, Provisioner},
+    virtual_cluster::name_refusal,
 };
+use status::{Phase, Status};
 
 /// On VirtualClusters: held until nothing of the tenant is left.
 pub const FINALIZER: &str = "tenancy.mangrove.io/plane";
@@ -23,7 +28,7 @@ pub const FINALIZER: &str = "tenancy.mangrove.io/plane";
 /// Planes made or ended at once.
 const WORKERS: usize = 4;
 
-/// Namespaces that are ending are watched; this is for the case that an event about one can't be told from nothing.
+/// Namespaces that are ending are watched; this is for one whose event came before it was listed.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 pub struct OperatorOptions {
@@ -46,11 +51,10 @@ struct Operator {
     client: Client,
     tenants: Arc<dyn Provisioner>,
     clusters: Informer,
-    /// Super namespaces of tenants, by plane: while one is left, its tenant is not gone.
+    /// Super namespaces of tenants: while one is left, its tenant is not gone.
     namespaces: Informer,
+    world: World,
 }
-
-const BY_PLANE: &str = "plane";
 
 /// Starts the operator; it ends when the returned tasks are stopped or dropped.
 pub fn start(options: OperatorOptions) -> Result<Tasks, client::Error> {
@@ -58,19 +62,13 @@ pub fn start(options: OperatorOptions) -> Result<Tasks, client::Error> {
     let labelled = InformerOptions {
         label_selector: Some(identity::PLANE.to_owned()),
         ..InformerOptions::default()
-    }
-    .index(BY_PLANE, |_, namespace| {
-        namespace
-            .label(identity::PLANE)
-            .map(str::to_owned)
-            .into_iter()
-            .collect()
-    });
+    };
     let operator = Arc::new(Operator {
         client: options.super_sources.client(&options.super_plane)?,
         tenants: options.tenants,
         clusters: Informer::start(&options.super_sources, VIRTUAL_CLUSTERS, InformerOptions::default()),
         namespaces: Informer::start(&options.super_sources, resource::NAMESPACES, labelled),
+        world: options.world.clone(),
     });
     let queue = WorkQueue::<ObjectKey>::new(&options.world);
     client::enqueue(&tasks, &operator.clusters, &queue, |key, _| vec![key.clone()], Vec::new);
@@ -115,16 +113,22 @@ impl Operator {
         if cluster.is_deleting() {
             return self.end(&cluster).await;
         }
+        if let Some(refusal) = name_refusal(cluster.name()) {
+            // It will not get another name.
+            self.write_status(&cluster, &Status::of(Phase::Error, None, &refusal))
+                .await?;
+            return Ok(Outcome::Done);
+        }
         if !finalizers(&cluster).iter().any(|finalizer| finalizer == FINALIZER) {
             let mut finalizers = finalizers(&cluster);
             finalizers.push(FINALIZER.to_owned());
+            // Before there is a plane, or one could be left behind. What comes of it is handled again.
             self.write_finalizers(&cluster, finalizers).await?;
+            return Ok(Outcome::Done);
         }
         let found = self.tenants.provide(cluster.name()).await?;
-        let status = json!({"phase": "Running", "plane": found.plane.plane, "message": ""});
-        if cluster.tree()["status"] != status {
-            self.write_status(&cluster, status).await?;
-        }
+        self.write_status(&cluster, &Status::of(Phase::Running, Some(found.plane.plane), ""))
+            .await?;
         Ok(Outcome::Done)
     }
 
@@ -138,34 +142,50 @@ impl Operator {
             return Ok(Outcome::Done);
         }
         // From the status, since a plane whose deletion has begun has no name any more.
-        let plane = match cluster.tree()["status"]["plane"]
-            .as_str()
-            .and_then(|id| id.parse().ok())
-        {
+        let plane = match status::plane(cluster) {
             Some(plane) => Some(plane),
             None => self.tenants.named(cluster.name()).await?,
         };
         if let Some(plane) = plane {
-            self.tenants.delete(plane).await?;
-            let left = self.namespaces.by_index(BY_PLANE, plane.as_str());
-            let left: Vec<Object> = left.into_iter().map(|(_, namespace)| namespace).collect();
-            for namespace in left.iter().filter(|namespace| !namespace.is_deleting()) {
-                let options = DeleteOptions::of_uid(namespace.uid());
-                match self
-                    .client
-                    .delete(&resource::NAMESPACES, None, namespace.name(), &options)
-                    .await
-                {
-                    Err(error) if !error.is_not_found() && !error.is_conflict() => return Err(error.into()),
-                    _ => {}
-                }
+            // Known before its name goes, so that an attempt that comes no further can be gone on with.
+            let message = "the plane is being deleted";
+            if status::plane(cluster).is_none() {
+                self.write_status(cluster, &Status::of(Phase::Deleting, Some(plane), message))
+                    .await?;
             }
-            if !left.is_empty() {
+            self.tenants.delete(plane).await?;
+            let left = self.end_super_namespaces(plane).await?;
+            if left > 0 {
+                let message = format!("{left} namespaces of the super cluster are ending");
+                self.write_status(cluster, &Status::of(Phase::Deleting, Some(plane), &message))
+                    .await?;
                 return Ok(Outcome::After(LOOK_AGAIN));
             }
         }
         self.write_finalizers(cluster, kept).await?;
         Ok(Outcome::Done)
+    }
+
+    /// Deletes what the super cluster has of a plane that is no more; returns how many namespaces are left. Asks the super
+    /// cluster itself: what a cache does not show may still be there.
+    async fn end_super_namespaces(&self, plane: PlaneId) -> Result<usize, OperatorError> {
+        let options = ListOptions {
+            label_selector: Some(format!("{}={plane}", identity::PLANE)),
+            ..ListOptions::default()
+        };
+        let left = self.client.list_all(&resource::NAMESPACES, None, &options).await?.items;
+        for namespace in left.iter().filter(|namespace| !namespace.is_deleting()) {
+            let options = DeleteOptions::of_uid(namespace.uid());
+            match self
+                .client
+                .delete(&resource::NAMESPACES, None, namespace.name(), &options)
+                .await
+            {
+                Err(error) if !error.is_not_found() && !error.is_conflict() => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(left.len())
     }
 
     async fn write_finalizers(&self, cluster: &Object, finalizers: Vec<String>) -> Result<(), OperatorError> {
@@ -176,36 +196,39 @@ impl Operator {
             .patch(&VIRTUAL_CLUSTERS, None, cluster.name(), &Patch::Merge(patch))
             .await
         {
-            // A newer state is on its way to the cache, and will be handled.
-            Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error.into()),
-            _ => Ok(()),
+            Err(error) if error.is_not_found() => Ok(()),
+            // A conflict too: by what was read since then it may be another thing that is to be done.
+            written => Ok(written.map(drop)?),
         }
     }
 
-    async fn write_status(&self, cluster: &Object, status: serde_json::Value) -> Result<(), OperatorError> {
-        let patch = Patch::Merge(json!({"metadata": {"uid": cluster.uid()}, "status": status}));
+    async fn write_status(&self, cluster: &Object, status: &Status<'_>) -> Result<(), OperatorError> {
+        let Some(patch) = status.patch(cluster, self.world.clock.wall()) else {
+            return Ok(());
+        };
         match self
             .client
-            .patch_sub(&VIRTUAL_CLUSTERS, None, cluster.name(), "status", &patch)
+            .patch_sub(&VIRTUAL_CLUSTERS, None, cluster.name(), "status", &Patch::Merge(patch))
             .await
         {
-            Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error.into()),
-            _ => Ok(()),
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+            written => Ok(written.map(drop)?),
         }
     }
 
-    /// Says in the object why its plane is not there.
+    /// Says in the object why its plane is not there (or still is).
     async fn tell(&self, key: &ObjectKey, error: &OperatorError) {
         let Some(cluster) = self.clusters.get(key) else { return };
-        let (phase, message) = match error {
-            _ if cluster.is_deleting() => ("Deleting", error.to_string()),
-            OperatorError::Provision(ProvisionError::Failed(reason)) => ("Error", reason.clone()),
-            _ => ("Pending", error.to_string()),
+        let phase = match error {
+            // Somebody else wrote meanwhile: nothing to tell.
+            OperatorError::Client(error) if error.is_conflict() => return,
+            _ if cluster.is_deleting() => Phase::Deleting,
+            OperatorError::Provision(ProvisionError::Failed(_)) => Phase::Error,
+            _ => Phase::Pending,
         };
-        let status = json!({"phase": phase, "message": message});
-        if cluster.tree()["status"]["message"] != status["message"]
-            && let Err(error) = self.write_status(&cluster, status).await
-        {
+        let message = error.to_string();
+        let status = Status::of(phase, status::plane(&cluster), &message);
+        if let Err(error) = self.write_status(&cluster, &status).await {
             tracing::debug!(%error, tenant = cluster.name(), "its status could not be written");
         }
     }

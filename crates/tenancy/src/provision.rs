@@ -4,7 +4,7 @@ use api::PlaneId;
 use async_trait::async_trait;
 use client::PlaneKey;
 
-use crate::identity::Tenant;
+use crate::{identity::Tenant, virtual_cluster::Settings};
 
 /// A tenant's plane that can be reached.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,7 +48,7 @@ pub struct SuperCluster {
 }
 
 impl Provisioned {
-    pub fn tenant(&self, super_cluster: &SuperCluster) -> Tenant {
+    pub fn tenant(&self, super_cluster: &SuperCluster, settings: Settings) -> Tenant {
         Tenant {
             plane: self.plane.plane,
             name: self.name.clone(),
@@ -56,6 +56,7 @@ impl Provisioned {
             cluster_domain: super_cluster.cluster_domain.clone(),
             super_id: super_cluster.id.clone(),
             ca_pem: self.ca_pem.clone(),
+            settings,
         }
     }
 }

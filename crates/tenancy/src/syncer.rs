@@ -15,14 +15,16 @@ mod sides;
 
 use std::sync::Arc;
 
-use api::PlaneId;
+use api::{Object, PlaneId};
 use client::{Client, EventRecorder, ObjectKey, Outcome, PlaneKey, SourceId, Sources, Tasks, WorkQueue};
 use world::World;
 
 use crate::{
+    identity::Tenant,
     policy::Policy,
     provision::{ProvisionError, Provisioner, SuperCluster},
     translate::namespaced::Copied,
+    virtual_cluster::Settings,
 };
 use sides::Sides;
 
@@ -123,6 +125,22 @@ pub fn start(options: SyncerOptions) -> Result<Tasks, client::Error> {
 }
 
 impl Shared {
+    /// The tenant of a plane; `None` if the plane is no more.
+    async fn tenant(&self, plane: PlaneId) -> Result<Option<Tenant>, SyncError> {
+        let Some(found) = self.options.tenants.find(plane).await? else {
+            return Ok(None);
+        };
+        let settings = self.virtual_cluster(&found.name).map(|cluster| Settings::of(&cluster));
+        Ok(Some(
+            found.tenant(&self.options.super_cluster, settings.unwrap_or_default()),
+        ))
+    }
+
+    fn virtual_cluster(&self, name: &str) -> Option<Object> {
+        let key = self.options.super_plane.object("", name);
+        self.sides.below.virtual_clusters.get(&key)
+    }
+
     async fn handle(&self, item: Item) -> Handled {
         match &item {
             Item::Namespace(key) => self.handle_namespace(key).await,

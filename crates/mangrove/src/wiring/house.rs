@@ -17,7 +17,9 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use world::World;
 
-use super::{images::Images, in_process, kubeconfigs::Kubeconfigs, provisioner::InProcess, storage::Storage};
+use super::{
+    images::Images, in_process, kubeconfigs::Kubeconfigs, projections::Nodes, provisioner::InProcess, storage::Storage,
+};
 use crate::{
     cli,
     control::Control,
@@ -208,6 +210,9 @@ impl House {
             tenants: tenants.clone(),
             inner: Arc::new(kubelets),
         }));
+        let views =
+            tenancy::nodes::NodeViews::start(&super_sources("system:mangrove:nodes"), &root_key, world.clone())?;
+        api.registry().project(&resource::NODES, Arc::new(Nodes(views)));
         let loops = vec![
             tenancy::operator::start(tenancy::operator::OperatorOptions {
                 super_sources: super_sources("system:mangrove:operator"),
@@ -217,15 +222,21 @@ impl House {
             })?,
             tenancy::syncer::start(tenancy::syncer::SyncerOptions {
                 super_sources: super_sources("system:mangrove:syncer"),
-                super_plane: root_key,
-                super_cluster,
+                super_plane: root_key.clone(),
+                super_cluster: super_cluster.clone(),
                 planes: planes("system:mangrove:syncer"),
                 planes_source: shared_id.clone(),
                 tenants: tenants.clone(),
                 policy: tenancy::policy::Policy::default(),
                 world: world.clone(),
             })?,
-            tenancy::names::start(&planes("system:mangrove:dns"), tenants, zones),
+            tenancy::names::start(tenancy::names::NamesOptions {
+                planes: planes("system:mangrove:dns"),
+                super_sources: super_sources("system:mangrove:dns"),
+                super_id: super_cluster.id.clone(),
+                tenants,
+                zones,
+            }),
         ];
         progress.done("tenancy");
 

@@ -18,10 +18,9 @@ pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 impl Shared {
     pub(super) async fn handle_copy(&self, kind: Copied, key: &ObjectKey) -> Handled {
-        let Some(found) = self.options.tenants.find(key.plane.plane).await? else {
+        let Some(tenant) = self.tenant(key.plane.plane).await? else {
             return Ok(Outcome::Done);
         };
-        let tenant = found.tenant(&self.options.super_cluster);
         let namespace = self.tenant_namespace(key).await?;
         let below = namespace
             .as_ref()

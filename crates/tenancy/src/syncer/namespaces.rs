@@ -56,13 +56,22 @@ impl Shared {
             Some(known) => known,
             None => {
                 self.hold(plane, tenant_namespace).await?;
-                match self.super_client.create(&resource::NAMESPACES, None, &wanted).await {
+                let made = match self.super_client.create(&resource::NAMESPACES, None, &wanted).await {
                     Ok(made) => made,
                     Err(error) if error.is_already_exists() => {
                         self.super_client.get(&resource::NAMESPACES, None, &name).await?
                     }
                     Err(error) => return Err(error.into()),
+                };
+                // Whoever deletes a plane looks for its super namespaces after that: either they have seen this one, or
+                // this is seen here.
+                if namespace::is_ours(tenant, tenant_namespace, &made)
+                    && self.options.tenants.find(tenant.plane).await?.is_none()
+                {
+                    self.delete_super_namespace(&made).await?;
+                    return Err(SyncError::NotYet(format!("the plane of {} is no more", tenant.name)));
                 }
+                made
             }
         };
         if !namespace::is_ours(tenant, tenant_namespace, &there) {
@@ -98,21 +107,16 @@ impl Shared {
         let client = self.options.planes.client(plane)?;
         let patch = json!({"metadata": {"uid": namespace.uid(), "resourceVersion": namespace.resource_version(),
             "finalizers": finalizers}});
-        match client
+        client
             .patch(&resource::NAMESPACES, None, namespace.name(), &Patch::Merge(patch))
-            .await
-        {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_not_found() => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+            .await?;
+        Ok(())
     }
 
     pub(super) async fn handle_namespace(&self, key: &ObjectKey) -> Handled {
-        let Some(found) = self.options.tenants.find(key.plane.plane).await? else {
-            return Ok(Outcome::Done);
+        let Some(tenant) = self.tenant(key.plane.plane).await? else {
+            return self.delete_orphans(key).await;
         };
-        let tenant = found.tenant(&self.options.super_cluster);
         let there = self.tenant_namespace(&key.plane.object(&key.name, "")).await?;
         let mut below = None;
         for (_, candidate) in self
@@ -148,7 +152,10 @@ impl Shared {
                         Some(below) if namespace::is_ours(&tenant, &namespace, &below) => {
                             self.delete_super_namespace(&below).await?
                         }
-                        _ => self.write_finalizers(&key.plane, &namespace, kept).await?,
+                        _ => match self.write_finalizers(&key.plane, &namespace, kept).await {
+                            Err(SyncError::Client(error)) if error.is_not_found() => {}
+                            written => written?,
+                        },
                     }
                 }
                 None => {}
@@ -164,6 +171,15 @@ impl Shared {
                     .patch(&resource::NAMESPACES, None, below.name(), &Patch::Merge(patch))
                     .await?;
             }
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Super namespaces of a plane that is no more: made while its deletion was under way, or left by a crash.
+    async fn delete_orphans(&self, key: &ObjectKey) -> Handled {
+        let below = &self.sides.below.namespaces;
+        for (_, orphan) in below.by_index(sides::ORIGIN, &sides::origin_key(key)) {
+            self.delete_super_namespace(&orphan).await?;
         }
         Ok(Outcome::Done)
     }

@@ -16,10 +16,9 @@ use crate::{
 
 impl Shared {
     pub(super) async fn handle_pod(&self, key: &ObjectKey) -> Handled {
-        let Some(found) = self.options.tenants.find(key.plane.plane).await? else {
+        let Some(tenant) = self.tenant(key.plane.plane).await? else {
             return Ok(Outcome::Done);
         };
-        let tenant = found.tenant(&self.options.super_cluster);
         let tenant_pod = self.sides.above.pods.get(key);
         let namespace = self.tenant_namespace(key).await?;
         // Without its namespace a Pod is as good as gone; the namespace's own end follows.
@@ -110,6 +109,16 @@ impl Shared {
         if !refusals.is_empty() {
             self.tell(key, tenant_pod, "FailedCreate", &refusals.join("; ")).await;
             return Ok(());
+        }
+        if namespace.is_deleting() {
+            return Ok(());
+        }
+        if self.virtual_cluster(&tenant.name).is_none() {
+            // Which nodes it may have is not known.
+            return Err(SyncError::NotYet(format!(
+                "the VirtualCluster {} is not known",
+                tenant.name
+            )));
         }
         let below = self.ensure_super_namespace(tenant, &key.plane, namespace).await?;
         let names = References::of(&tenant_pod.tree()["spec"]);

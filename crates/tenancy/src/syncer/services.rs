@@ -12,10 +12,9 @@ use crate::{
 
 impl Shared {
     pub(super) async fn handle_service(&self, key: &ObjectKey) -> Handled {
-        let Some(found) = self.options.tenants.find(key.plane.plane).await? else {
+        let Some(tenant) = self.tenant(key.plane.plane).await? else {
             return Ok(Outcome::Done);
         };
-        let tenant = found.tenant(&self.options.super_cluster);
         let namespace = self.tenant_namespace(key).await?;
         let object = self
             .sides

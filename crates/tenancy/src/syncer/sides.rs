@@ -23,7 +23,7 @@ pub struct Above {
     pub endpoint_slices: Informer,
 }
 
-/// The super cluster's objects that carry our label, and its Events.
+/// The super cluster's objects that carry our label, its Events, and what tenants there are.
 pub struct Below {
     pub namespaces: Informer,
     pub pods: Informer,
@@ -33,6 +33,7 @@ pub struct Below {
     pub service_accounts: Informer,
     pub endpoint_slices: Informer,
     pub events: Informer,
+    pub virtual_clusters: Informer,
 }
 
 pub struct Sides {
@@ -60,6 +61,7 @@ impl Sides {
             &below.service_accounts,
             &below.endpoint_slices,
             &below.events,
+            &below.virtual_clusters,
         ];
         for informer in all {
             informer.wait_synced().await;
@@ -94,6 +96,11 @@ impl Sides {
                         field_selector: Some("involvedObject.kind=Pod".to_owned()),
                         ..InformerOptions::default()
                     },
+                ),
+                virtual_clusters: Informer::start(
+                    &options.super_sources,
+                    resource::VIRTUAL_CLUSTERS,
+                    InformerOptions::default(),
                 ),
             },
         }

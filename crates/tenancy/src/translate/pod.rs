@@ -38,6 +38,7 @@ pub fn down(
         remove(&mut spec, field);
     }
     node_name_to_affinity(&mut spec);
+    keep_to_own_nodes(tenant, &mut spec);
     restrict_affinity(tenant, &mut spec, super_namespaces);
     spread_within_tenant(tenant, &mut spec);
     own_dns(
@@ -84,22 +85,41 @@ fn node_name_to_affinity(spec: &mut Value) {
     };
     remove(spec, "nodeName");
     let here = json!({"key": "metadata.name", "operator": "In", "values": [node]});
+    require_of_node(spec, "matchFields", &here);
+}
+
+/// Pods run on the nodes that their tenant sees. As affinity, so that what the Pod itself selects holds as well.
+fn keep_to_own_nodes(tenant: &Tenant, spec: &mut Value) {
+    for (key, value) in &tenant.settings.node_selector {
+        let labelled = json!({"key": key, "operator": "In", "values": [value]});
+        require_of_node(spec, "matchExpressions", &labelled);
+    }
+}
+
+/// Adds a requirement to the node affinity.
+fn require_of_node(spec: &mut Value, field: &str, requirement: &Value) {
     let required = &mut spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
     match required["nodeSelectorTerms"]
         .as_array_mut()
         .filter(|terms| !terms.is_empty())
     {
-        // Terms are alternatives: each has to name the node.
+        // Terms are alternatives: each has to have it. (An empty one matches nothing, and has to go on to.)
         Some(terms) => {
-            for term in terms {
-                match term["matchFields"].as_array_mut() {
-                    Some(fields) => fields.push(here.clone()),
-                    None => term["matchFields"] = json!([here]),
+            for term in terms.iter_mut().filter(|term| !matches_nothing(term)) {
+                match term[field].as_array_mut() {
+                    Some(requirements) => requirements.push(requirement.clone()),
+                    None => term[field] = json!([requirement]),
                 }
             }
         }
-        None => *required = json!({"nodeSelectorTerms": [{"matchFields": [here]}]}),
+        None => *required = json!({"nodeSelectorTerms": [{field: [requirement]}]}),
     }
+}
+
+fn matches_nothing(term: &Value) -> bool {
+    ["matchExpressions", "matchFields"]
+        .iter()
+        .all(|field| term[*field].as_array().is_none_or(Vec::is_empty))
 }
 
 /// Terms about other Pods mean the tenant's own Pods only.
@@ -412,6 +432,29 @@ mod tests {
             assert_eq!(term["matchFields"][0]["values"], json!(["n1"]));
             assert!(term["matchExpressions"].is_array());
         }
+    }
+
+    #[test]
+    fn pods_keep_to_the_nodes_of_their_tenant_whatever_they_select() {
+        let mut tenant = acme();
+        tenant.settings.node_selector.insert("pool".to_owned(), "x".to_owned());
+        let pod = web_pod(
+            json!({"containers": [], "nodeSelector": {"pool": "y"}, "affinity": {"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "a", "operator": "Exists"}]}, {}]}}}}),
+        );
+
+        let down = down(&tenant, &pod, "s", &|_| None);
+
+        assert_eq!(down.pod["spec"]["nodeSelector"], json!({"pool": "y"}));
+        assert_eq!(
+            down.pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"],
+            json!({"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "a", "operator": "Exists"},
+                    {"key": "pool", "operator": "In", "values": ["x"]}]},
+                {},
+            ]})
+        );
     }
 
     #[test]

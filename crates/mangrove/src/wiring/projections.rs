@@ -1,0 +1,44 @@
+//! Tenants' views of the super plane's resources, as the API server of this process takes them.
+
+use std::sync::Arc;
+
+use api::{Object, Reason, Status};
+use apiserver::{Lens, Plane, Projection};
+use futures::future::BoxFuture;
+use keyspace::Revision;
+use tenancy::nodes::{NodeView, NodeViews};
+
+/// Nodes, as each tenant's VirtualCluster has it.
+pub struct Nodes(pub NodeViews);
+
+struct OfNodes(NodeView);
+
+impl Projection for Nodes {
+    fn lens<'a>(&'a self, plane: &'a Plane) -> BoxFuture<'a, Result<Arc<dyn Lens>, Status>> {
+        Box::pin(async move {
+            let view = self.0.view(plane.id, &plane.record.name).await;
+            let ended = || {
+                Status::new(
+                    Reason::ServiceUnavailable,
+                    "nodes can't be shown: the platform is ending",
+                )
+            };
+            let lens: Arc<dyn Lens> = Arc::new(OfNodes(view.ok_or_else(ended)?));
+            Ok(lens)
+        })
+    }
+}
+
+impl Lens for OfNodes {
+    fn show(&self, node: &Object) -> Option<Object> {
+        self.0.show(node)
+    }
+
+    fn since(&self) -> Revision {
+        Revision(self.0.since())
+    }
+
+    fn replaced(&self) -> BoxFuture<'static, ()> {
+        self.0.replaced()
+    }
+}

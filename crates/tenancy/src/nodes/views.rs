@@ -1,0 +1,194 @@
+//! What each tenant sees of the nodes now, and since when. One task follows all VirtualClusters; a tenant costs an entry.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use api::{
+    Object, PlaneId,
+    resource::{self, VIRTUAL_CLUSTERS},
+};
+use client::{Client, Informer, InformerOptions, ListOptions, Notice, PlaneKey, Sources, Tasks};
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+use world::World;
+
+use crate::virtual_cluster::Settings;
+
+/// How long after a failure the super cluster is asked for its revision again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The views of all tenants. They end when this is dropped.
+pub struct NodeViews {
+    known: watch::Receiver<Known>,
+    _tasks: Tasks,
+}
+
+#[derive(Default)]
+struct Known {
+    /// All VirtualClusters have been read once.
+    whole: bool,
+    tenants: HashMap<String, Entry>,
+}
+
+/// What a tenant sees.
+#[derive(Clone, PartialEq, Eq)]
+enum Entry {
+    /// By these settings, at this revision of the super cluster and after.
+    Settled(Arc<Settings>, u64),
+    /// New settings are known, and the revision from which they hold is being asked for.
+    Changing,
+}
+
+/// How one plane sees nodes, until that changes.
+#[derive(Clone)]
+pub struct NodeView {
+    plane: PlaneId,
+    tenant: Arc<str>,
+    /// `None` of a tenant whose VirtualCluster is not known (yet): it sees no node.
+    settings: Option<Arc<Settings>>,
+    since: u64,
+    known: watch::Receiver<Known>,
+}
+
+impl NodeViews {
+    pub fn start(super_sources: &Sources, super_plane: &PlaneKey, world: World) -> Result<NodeViews, client::Error> {
+        let (changed, known) = watch::channel(Known::default());
+        let tasks = Tasks::new();
+        let follower = Follower {
+            clusters: Informer::start(super_sources, VIRTUAL_CLUSTERS, InformerOptions::default()),
+            client: super_sources.client(super_plane)?,
+            world,
+            changed,
+        };
+        tasks.spawn(follower.run());
+        Ok(NodeViews { known, _tasks: tasks })
+    }
+
+    /// The view of the plane of the tenant by this name. Waits while it is not known or just changing; `None` if the
+    /// views have ended.
+    pub async fn view(&self, plane: PlaneId, tenant: &str) -> Option<NodeView> {
+        let mut known = self.known.clone();
+        let settled = |known: &Known| known.whole && known.tenants.get(tenant) != Some(&Entry::Changing);
+        let entry = known.wait_for(settled).await.ok()?.tenants.get(tenant).cloned();
+        let (settings, since) = match entry {
+            Some(Entry::Settled(settings, since)) => (Some(settings), since),
+            _ => (None, 0),
+        };
+        Some(NodeView {
+            plane,
+            tenant: tenant.into(),
+            settings,
+            since,
+            known,
+        })
+    }
+}
+
+impl NodeView {
+    /// The node as this view has it; `None` if it is hidden.
+    pub fn show(&self, node: &Object) -> Option<Object> {
+        super::show(self.plane, self.settings.as_ref()?, node)
+    }
+
+    /// The revision of the super cluster at which this view began, as far as is known.
+    pub fn since(&self) -> u64 {
+        self.since
+    }
+
+    /// Ready when this view does not hold any more.
+    pub fn replaced(&self) -> BoxFuture<'static, ()> {
+        let (mut known, tenant, settings) = (self.known.clone(), self.tenant.clone(), self.settings.clone());
+        Box::pin(async move {
+            let is_another = |known: &Known| match known.tenants.get(&*tenant) {
+                Some(Entry::Settled(now, _)) => Some(now) != settings.as_ref(),
+                Some(Entry::Changing) => true,
+                None => settings.is_some(),
+            };
+            // The views' own end is one as well.
+            let _ = known.wait_for(is_another).await;
+        })
+    }
+}
+
+struct Follower {
+    clusters: Informer,
+    client: Client,
+    world: World,
+    changed: watch::Sender<Known>,
+}
+
+impl Follower {
+    async fn run(self) {
+        let mut changes = self.clusters.subscribe();
+        self.clusters.wait_synced().await;
+        // Since they were last written nothing has changed, so what was read before the last start still goes on.
+        self.changed.send_modify(|known| {
+            for (key, cluster) in self.clusters.all() {
+                let since = cluster.resource_version().parse().unwrap_or(0);
+                let settings = Arc::new(Settings::of(&cluster));
+                known
+                    .tenants
+                    .insert(key.name.to_string(), Entry::Settled(settings, since));
+            }
+            known.whole = true;
+        });
+        while let Some(notice) = changes.next().await {
+            match notice {
+                Notice::Change(change) => self.take(&change.key.name, change.new.as_ref()).await,
+                Notice::Rescan => {
+                    let all = self.clusters.all();
+                    self.changed.send_modify(|known| {
+                        known
+                            .tenants
+                            .retain(|name, _| all.iter().any(|(key, _)| *key.name == **name))
+                    });
+                    for (key, cluster) in &all {
+                        self.take(&key.name, Some(cluster)).await;
+                    }
+                }
+                Notice::Synced(_) | Notice::Removed(_) => {}
+            }
+        }
+    }
+
+    async fn take(&self, name: &str, cluster: Option<&Object>) {
+        let Some(cluster) = cluster else {
+            self.changed.send_modify(|known| {
+                known.tenants.remove(name);
+            });
+            return;
+        };
+        let settings = Arc::new(Settings::of(cluster));
+        let is_known = match self.changed.borrow().tenants.get(name) {
+            Some(Entry::Settled(known, _)) => *known == settings,
+            _ => false,
+        };
+        if is_known {
+            return;
+        }
+        self.changed.send_modify(|known| {
+            known.tenants.insert(name.to_owned(), Entry::Changing);
+        });
+        let since = self.revision().await;
+        self.changed.send_modify(|known| {
+            known.tenants.insert(name.to_owned(), Entry::Settled(settings, since));
+        });
+    }
+
+    /// The super cluster's revision now; what was read of it before was read by the settings of before.
+    async fn revision(&self) -> u64 {
+        let one = ListOptions {
+            limit: Some(1),
+            ..ListOptions::default()
+        };
+        loop {
+            match self.client.list(&resource::NODES, None, &one).await {
+                // Where it is no number nothing can be said to be older.
+                Ok(list) => return list.resource_version.parse().unwrap_or(0),
+                Err(error) => {
+                    tracing::warn!(%error, "the super cluster's revision can't be read: a tenant's view of nodes waits");
+                    self.world.clock.sleep(ASK_AGAIN).await;
+                }
+            }
+        }
+    }
+}
