@@ -2,5 +2,7 @@
 
 fn main() -> std::io::Result<()> {
     let path = std::env::args().nth(1).unwrap_or_else(|| "web.tar".to_owned());
-    testkit::image::ImageBuilder::busybox("mangrove.test/web:1")?.build()?.write_docker_archive(path.as_ref())
+    testkit::image::ImageBuilder::busybox("mangrove.test/web:1")?
+        .build()?
+        .write_docker_archive(path.as_ref())
 }
