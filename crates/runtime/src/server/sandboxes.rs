@@ -1,5 +1,8 @@
 //! Making, stopping and removing sandboxes.
 
+mod plan;
+mod supervision;
+
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
@@ -40,24 +43,6 @@ pub(super) const INTERFACE_PREFIX: &str = "mgv";
 
 /// The handlers that mean the container engine.
 pub(super) const HANDLERS: [&str; 2] = ["", "container"];
-
-/// Kernel settings that belong to a network or IPC namespace; all others would change the host.
-fn check_sysctl(name: &str, own_network: bool, own_ipc: bool) -> Result<()> {
-    let clean = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) && !name.contains("..");
-    let network = name.starts_with("net.") && own_network;
-    let ipc = (name.starts_with("kernel.shm")
-        || name.starts_with("kernel.msg")
-        || name == "kernel.sem"
-        || name.starts_with("fs.mqueue."))
-        && own_ipc;
-    if clean && (network || ipc) {
-        Ok(())
-    } else {
-        Err(Error::Invalid(format!(
-            "sysctl {name} does not belong to this sandbox's namespaces"
-        )))
-    }
-}
 
 impl Inner {
     pub(super) async fn run_sandbox(self: Arc<Inner>, request: v1::RunPodSandboxRequest) -> Result<String> {
@@ -149,223 +134,6 @@ impl Inner {
         Ok(Sandbox::new(record, Some(link)))
     }
 
-    /// Decides everything and writes it down for the supervisor.
-    fn plan_sandbox(
-        &self,
-        id: &str,
-        config: v1::PodSandboxConfig,
-        runtime_handler: String,
-    ) -> Result<(SandboxPlan, SandboxRecord)> {
-        let linux = config.linux.clone().unwrap_or_default();
-        let security = linux.security_context.clone().unwrap_or_default();
-        let namespaces = security.namespace_options.clone().unwrap_or_default();
-        if let Some(user) = &namespaces.userns_options
-            && user.mode == v1::NamespaceMode::Pod as i32
-        {
-            return Err(Error::Unsupported("user namespaces are not supported".into()));
-        }
-        let own_network = namespaces.network != v1::NamespaceMode::Node as i32;
-        let own_ipc = namespaces.ipc != v1::NamespaceMode::Node as i32;
-        for name in linux.sysctls.keys() {
-            check_sysctl(name, own_network, own_ipc)?;
-        }
-        let hostname = if !own_network {
-            fs::read_to_string("/proc/sys/kernel/hostname")
-                .unwrap_or_default()
-                .trim()
-                .to_owned()
-        } else if config.hostname.is_empty() {
-            let name = config.metadata.as_ref().map(|m| m.name.clone()).unwrap_or_default();
-            name.chars().take(MAX_HOSTNAME_BYTES - 1).collect()
-        } else {
-            config.hostname.clone()
-        };
-        if hostname.len() > MAX_HOSTNAME_BYTES {
-            return Err(Error::Invalid(format!(
-                "host name {hostname:?} is longer than {MAX_HOSTNAME_BYTES} bytes"
-            )));
-        }
-        if !linux.cgroup_parent.is_empty() && !is_group_path(&linux.cgroup_parent) {
-            return Err(Error::Invalid(format!(
-                "control group {:?} is not an absolute path (the driver is cgroupfs)",
-                linux.cgroup_parent
-            )));
-        }
-        if config.port_mappings.iter().any(|mapping| mapping.host_port > 0) {
-            tracing::warn!(
-                sandbox = id,
-                "host ports are not supported; the sandbox is reached by its address"
-            );
-        }
-        let resolv = files::resolv_conf(config.dns_config.as_ref())?;
-
-        let folder = self.sandbox_folder(id);
-        fs::create_dir_all(&folder).doing(|| "make the sandbox's folder")?;
-        let mut address = None;
-        let mut host_interface = None;
-        let network = if own_network {
-            let own = self.addresses.take(id)?;
-            let interface = format!("{INTERFACE_PREFIX}{}", &id[..11]);
-            address = Some(own);
-            host_interface = Some(interface.clone());
-            NetworkPlan::Bridge {
-                bridge: self.options.bridge.clone(),
-                address: own,
-                prefix: self.addresses.cidr().prefix,
-                gateway: self.addresses.cidr().gateway(),
-                host_interface: interface,
-                mtu: self.options.mtu,
-            }
-        } else {
-            NetworkPlan::Host
-        };
-        let resolv = match resolv {
-            Some(text) => text,
-            None => fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
-        };
-        let hosts = match own_network {
-            true => files::hosts(address, &hostname),
-            false => fs::read_to_string("/etc/hosts").unwrap_or_default(),
-        };
-        for (name, text) in [
-            ("resolv.conf", resolv),
-            ("hosts", hosts),
-            ("hostname", format!("{hostname}\n")),
-        ] {
-            fs::write(folder.join(name), text).doing(|| format!("write {name}"))?;
-        }
-        if !config.log_directory.is_empty() {
-            fs::create_dir_all(&config.log_directory).doing(|| format!("make {}", config.log_directory))?;
-        }
-        let owns_cgroup = linux.cgroup_parent.is_empty();
-        let cgroup = if owns_cgroup {
-            format!("/{}/{id}", self.options.cgroup_root)
-        } else {
-            linux.cgroup_parent.clone()
-        };
-        let plan = SandboxPlan {
-            id: id.to_owned(),
-            folder: folder.clone(),
-            run: self.run_folder(id),
-            containers: self.options.root.join("containers"),
-            layers: self.images.layers_folder().to_owned(),
-            hostname,
-            network,
-            ipc: if own_ipc { IpcPlan::Own } else { IpcPlan::Host },
-            pid: pid_plan(&namespaces),
-            sysctls: linux.sysctls.into_iter().collect(),
-            supervisor_cgroup: self.supervisor_cgroup(),
-            shm_bytes: SHM_BYTES,
-        };
-        persist::write_json_volatile(&folder.join(SANDBOX_PLAN), &plan).doing(|| "write the sandbox's plan")?;
-        let record = SandboxRecord {
-            id: id.to_owned(),
-            created_ns: now_ns(),
-            config,
-            runtime_handler,
-            address,
-            host_interface,
-            cgroup,
-            owns_cgroup,
-            pid: plan.pid,
-            supervisor_pid: 0,
-            pid_holder: None,
-            stopped: false,
-        };
-        Ok((plan, record))
-    }
-
-    async fn start_supervisor(&self, folder: &Path) -> Result<()> {
-        let exe = &self.options.supervisor_exe;
-        let mut child = tokio::process::Command::new(exe)
-            .arg(ARGUMENT)
-            .arg(folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .env_clear()
-            .kill_on_drop(false)
-            .spawn()
-            .doing(|| format!("start {}", exe.display()))?;
-        let mut text = String::new();
-        if let Some(stdout) = child.stdout.take() {
-            let read = async {
-                // One line is all it says.
-                let _ = BufReader::new(stdout.take(4096)).read_line(&mut text).await;
-                let _ = child.wait().await;
-            };
-            if tokio::time::timeout(READY_TIMEOUT, read).await.is_err() {
-                return Err(Error::Timeout("the sandbox's supervisor did not get ready".into()));
-            }
-        }
-        match text.trim() {
-            READY => Ok(()),
-            "" => Err(Error::Supervisor(
-                "the sandbox's supervisor said nothing and ended".into(),
-            )),
-            reason => Err(Error::Supervisor(format!("make the sandbox: {reason}"))),
-        }
-    }
-
-    /// Opens the conversation with a sandbox's supervisor; what it tells changes our state, in order.
-    pub(super) fn connect(self: &Arc<Inner>, id: &str) -> Result<Link> {
-        let weak: Weak<Inner> = Arc::downgrade(self);
-        let sandbox = id.to_owned();
-        Link::connect(&self.run_folder(id).join("socket"), move |news| {
-            if let Some(inner) = weak.upgrade() {
-                inner.heard(&sandbox, news);
-            }
-        })
-        .doing(|| "reach the sandbox's supervisor")
-    }
-
-    fn heard(self: &Arc<Inner>, sandbox: &str, news: News) {
-        match news {
-            News::Started { container, state } => {
-                if let Ok(container) = self.container(&container) {
-                    container.phase.send_replace(Phase::Running(state));
-                    self.tell_of_container(v1::ContainerEventType::ContainerStartedEvent, &container);
-                }
-            }
-            News::Message(Message::Stopped { container, exit }) => {
-                if let Ok(container) = self.container(&container) {
-                    container.phase.send_modify(|phase| {
-                        if let Phase::Running(state) = phase {
-                            let mut state = state.clone();
-                            state.exit = Some(exit);
-                            *phase = Phase::Exited(state);
-                        }
-                    });
-                    self.tell_of_container(v1::ContainerEventType::ContainerStoppedEvent, &container);
-                }
-            }
-            News::Message(Message::ExecStopped { exec, code }) => self.execs.ended(&exec, code),
-            News::Message(Message::Answer { .. }) => {}
-            News::Gone => {
-                self.execs.sandbox_gone(sandbox);
-                let Ok(sandbox) = self.sandbox(sandbox) else { return };
-                if sandbox.is_ready() {
-                    tokio::spawn(self.clone().supervisor_gone(sandbox));
-                }
-            }
-        }
-    }
-
-    /// The supervisor ended without having been asked to: nobody holds the containers' streams any more.
-    async fn supervisor_gone(self: Arc<Inner>, sandbox: Arc<Sandbox>) {
-        let _changing = sandbox.changing.lock().await;
-        if !sandbox.is_ready() {
-            return;
-        }
-        tracing::error!(
-            sandbox = sandbox.id,
-            "its supervisor has gone; ending what is left of it"
-        );
-        if let Err(e) = self.bury(&sandbox).await {
-            tracing::error!(sandbox = sandbox.id, "{e}");
-        }
-    }
-
     pub(super) async fn stop_sandbox(self: Arc<Inner>, id: String) -> Result<()> {
         let sandbox = match self.sandbox(&id) {
             Ok(sandbox) => sandbox,
@@ -438,20 +206,6 @@ impl Inner {
             }
         }
         tracing::warn!("control group {path} is still busy");
-    }
-
-    fn end_supervisor(&self, folder: &Path) {
-        let file = folder.join(SUPERVISOR_RECORD);
-        if let Ok(record) = persist::read_json::<SupervisorRecord>(&file) {
-            record.process.kill();
-            if let Some(holder) = record.pid_holder
-                && let Some(holder) = crate::system::process::ProcessName::of(holder)
-                && fs::read_to_string(format!("/proc/{}/comm", holder.pid)).is_ok_and(|name| name.trim() == "pause")
-            {
-                holder.kill();
-            }
-        }
-        let _ = fs::remove_file(file);
     }
 
     pub(super) fn release_network(&self, record: &SandboxRecord) {
@@ -532,26 +286,5 @@ impl Inner {
     /// The pid namespace of a sandbox in the words that the specification needs.
     pub(super) fn holder_of(record: &SandboxRecord) -> (PidPlan, Option<i32>) {
         (record.pid, record.pid_holder)
-    }
-}
-
-fn is_group_path(path: &str) -> bool {
-    path.starts_with('/') && path.len() > 1 && !path.split('/').any(|part| part == "..")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_settings_of_the_sandboxes_own_namespaces_are_taken() {
-        assert!(check_sysctl("net.core.somaxconn", true, true).is_ok());
-        assert!(check_sysctl("net.core.somaxconn", false, true).is_err());
-        assert!(check_sysctl("kernel.shmmax", true, true).is_ok());
-        assert!(check_sysctl("kernel.shmmax", true, false).is_err());
-        assert!(check_sysctl("kernel.hostname", true, true).is_err());
-        assert!(check_sysctl("vm.overcommit_memory", true, true).is_err());
-        assert!(check_sysctl("net./../kernel.panic", true, true).is_err());
-        assert!(check_sysctl("net.../kernel.panic", true, true).is_err());
     }
 }

@@ -5,6 +5,10 @@
 //! the supervisor stays small and keeps reading output meanwhile. The processes made here become the supervisor's
 //! children when this one ends, because the supervisor is their subreaper.
 
+mod console;
+mod pause;
+mod root;
+
 use std::ffi::CString;
 use std::fs;
 use std::io;
@@ -22,6 +26,9 @@ use nix::unistd::{ForkResult, Pid, fork};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::console::Console;
+pub use self::pause::hold_pid_namespace;
+use self::root::{complete_spec, mount_root};
 use super::plan::{ContainerPlan, Propagation, ResolvedUser, SandboxPlan, Tty, bundle, container_folder};
 use super::user;
 use crate::system::{inroot, mounts, packet};
@@ -152,130 +159,6 @@ fn create_and_start(
     Ok((Made { pid, user }, terminal))
 }
 
-/// Mounts the container's overlay in a mount namespace that ends with this process: the container's own namespace is a
-/// copy of it, and the host's mount table never shows it, so nothing is left over whoever dies when.
-fn mount_root(sandbox: &SandboxPlan, plan: &ContainerPlan, root: &Path) -> Result<(), String> {
-    unshare(CloneFlags::CLONE_NEWNS).map_err(text("make a mount namespace"))?;
-    match plan.propagation {
-        Propagation::Private | Propagation::Slave => mount(
-            None::<&str>,
-            "/",
-            None::<&str>,
-            MsFlags::MS_SLAVE | MsFlags::MS_REC,
-            None::<&str>,
-        )
-        .map_err(text("detach mounts from the host"))?,
-        // All other mounts stay peers of the host's; only the one that holds the root must not show it there.
-        Propagation::Shared => {
-            let holder = mounts::mount_of(root).map_err(text("read the mount table"))?;
-            if let Some(holder) = holder.filter(|entry| entry.shared) {
-                mount(
-                    None::<&str>,
-                    &holder.point,
-                    None::<&str>,
-                    MsFlags::MS_PRIVATE,
-                    None::<&str>,
-                )
-                .map_err(text("detach the root's mount from the host"))?;
-            }
-        }
-    }
-    // Relative names keep many layers within the one page that mount options may have, and spare us escaping.
-    std::env::set_current_dir(&sandbox.layers).map_err(text("enter the layers' folder"))?;
-    let options = format!(
-        "lowerdir={},upperdir=../containers/{id}/upper,workdir=../containers/{id}/work",
-        plan.layers.join(":"),
-        id = plan.id
-    );
-    // `volatile` spares the disk at unmount: the writable layer is thrown away with the container.
-    let result = mount(
-        Some("overlay"),
-        root,
-        Some("overlay"),
-        MsFlags::empty(),
-        Some(format!("{options},volatile").as_str()),
-    );
-    match result {
-        Err(nix::Error::EINVAL) => mount(
-            Some("overlay"),
-            root,
-            Some("overlay"),
-            MsFlags::empty(),
-            Some(options.as_str()),
-        ),
-        other => other,
-    }
-    .map_err(text("mount the overlay root"))?;
-    std::env::set_current_dir("/").map_err(text("leave the layers' folder"))
-}
-
-/// Puts into the bundle what only the root itself could tell, and makes the working folder.
-fn complete_spec(bundle: &Path, propagation: Propagation, user: &ResolvedUser, root: &OwnedFd) -> Result<(), String> {
-    let path = bundle.join("config.json");
-    let bytes = fs::read(&path).map_err(text("read the bundle"))?;
-    let mut spec: Value = serde_json::from_slice(&bytes).map_err(text("read the bundle"))?;
-    spec["process"]["user"] = json!({"uid": user.uid, "gid": user.gid, "additionalGids": user.groups});
-    stage_mounts(bundle, propagation, &mut spec)?;
-    let cwd = spec["process"]["cwd"].as_str().unwrap_or("/").to_owned();
-    inroot::make_folders(
-        root.as_fd(),
-        Path::new(&cwd),
-        Mode::from_bits_truncate(0o755),
-        |_, made| {
-            nix::unistd::fchown(made, Some(user.uid.into()), Some(user.gid.into()))?;
-            Ok(())
-        },
-    )
-    .map_err(|e| format!("make the working folder {cwd}: {e}"))?;
-    fs::write(&path, spec.to_string()).map_err(text("write the bundle"))
-}
-
-/// libcontainer hands mounts on as their source has them, whatever their own options say. So a mount that must pass on
-/// less than the container as a whole is bound here first, with its own propagation, and becomes the source.
-fn stage_mounts(bundle: &Path, propagation: Propagation, spec: &mut Value) -> Result<(), String> {
-    let has = |mount: &Value, option: &str| {
-        let options = mount["options"].as_array();
-        options.is_some_and(|options| options.iter().any(|known| known.as_str() == Some(option)))
-    };
-    for (number, mount_entry) in spec["mounts"].as_array_mut().into_iter().flatten().enumerate() {
-        let source = mount_entry["source"].as_str().unwrap_or("").to_owned();
-        let own = if has(mount_entry, "rshared") {
-            let holder = mounts::mount_of(Path::new(&source)).map_err(text("read the mount table"))?;
-            if !holder.is_some_and(|holder| holder.shared) {
-                return Err(format!(
-                    "{source} is not on a shared mount, so nothing can propagate from it"
-                ));
-            }
-            continue;
-        } else if has(mount_entry, "rslave") && propagation == Propagation::Shared {
-            MsFlags::MS_SLAVE
-        } else if has(mount_entry, "rprivate") && propagation != Propagation::Private {
-            MsFlags::MS_PRIVATE
-        } else {
-            continue;
-        };
-        let stage = bundle.join(format!("mount-{number}"));
-        let is_folder = fs::metadata(&source).map_err(|e| format!("{source}: {e}"))?.is_dir();
-        if is_folder {
-            fs::create_dir_all(&stage).map_err(text("stage a mount"))?;
-        } else {
-            fs::write(&stage, "").map_err(text("stage a mount"))?;
-        }
-        let none = None::<&str>;
-        mount(
-            Some(source.as_str()),
-            &stage,
-            none,
-            MsFlags::MS_BIND | MsFlags::MS_REC,
-            none,
-        )
-        .and_then(|()| mount(none, &stage, none, own | MsFlags::MS_REC, none))
-        .map_err(|e| format!("stage the mount of {source}: {e}"))?;
-        mount_entry["source"] = json!(stage);
-    }
-    Ok(())
-}
-
 /// Never below what this process has: lowering takes a right that a node in a container lacks, and failing for that
 /// would mean no container at all.
 fn adjust_oom_score(pid: i32, wanted: i32) {
@@ -367,35 +250,6 @@ fn run_exec(
     result
 }
 
-/// Where libcontainer hands over the master end of a terminal that lies in the container's own devpts.
-struct Console {
-    listener: UnixListener,
-    path: std::path::PathBuf,
-}
-
-impl Console {
-    fn listen(sandbox: &SandboxPlan, name: &str) -> Result<Console, String> {
-        let name = format!("tty-{name}");
-        std::env::set_current_dir(&sandbox.run).map_err(text("enter the run folder"))?;
-        let _ = fs::remove_file(&name);
-        let listener = UnixListener::bind(&name).map_err(text("listen for the terminal"))?;
-        std::env::set_current_dir("/").map_err(text("leave the run folder"))?;
-        Ok(Console {
-            listener,
-            path: sandbox.run.join(name),
-        })
-    }
-
-    fn accept(self) -> Result<OwnedFd, String> {
-        let (stream, _) = self.listener.accept().map_err(text("accept the terminal"))?;
-        let _ = fs::remove_file(&self.path);
-        let received = packet::receive(stream.as_raw_fd()).map_err(text("receive the terminal"))?;
-        received
-            .and_then(|(_, mut fds)| fds.pop())
-            .ok_or_else(|| "no terminal was sent".to_owned())
-    }
-}
-
 /// An error with all its causes, in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -409,54 +263,4 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-/// A process that sleeps as the first of a pid namespace, for sandboxes whose containers share one.
-pub fn hold_pid_namespace() -> io::Result<Pid> {
-    let (ours, theirs) = packet::pair()?;
-    // SAFETY: the supervisor has a single thread.
-    match unsafe { fork()? } {
-        ForkResult::Parent { child } => {
-            drop(theirs);
-            let received = packet::receive(ours.as_raw_fd())?;
-            nix::sys::wait::waitpid(child, None)?;
-            let pid = received
-                .and_then(|(bytes, _)| String::from_utf8(bytes).ok()?.parse().ok())
-                .ok_or_else(|| io::Error::other("no process to hold the pid namespace"))?;
-            Ok(Pid::from_raw(pid))
-        }
-        ForkResult::Child => {
-            drop(ours);
-            if unshare(CloneFlags::CLONE_NEWPID).is_ok() {
-                // SAFETY: a single thread here too.
-                match unsafe { fork() } {
-                    Ok(ForkResult::Child) => sleep_and_reap(),
-                    Ok(ForkResult::Parent { child }) => {
-                        let _ = packet::send(theirs.as_raw_fd(), child.to_string().as_bytes(), &[]);
-                    }
-                    Err(_) => {}
-                }
-            }
-            // SAFETY: ends the child without running what belongs to the parent.
-            unsafe { libc::_exit(0) }
-        }
-    }
-}
-
-fn sleep_and_reap() -> ! {
-    // It outlives every stream that it was forked with, and whoever waits for the end of one would wait for it.
-    // SAFETY: no descriptor is used in this process from here on.
-    unsafe { libc::close_range(0, libc::c_uint::MAX, 0) };
-    let _ = nix::sys::prctl::set_name(&CString::new("pause").unwrap_or_default());
-    let mut set = SigSet::empty();
-    set.add(Signal::SIGCHLD);
-    let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None);
-    loop {
-        while let Ok(status) = nix::sys::wait::waitpid(Pid::from_raw(-1), Some(nix::sys::wait::WaitPidFlag::WNOHANG)) {
-            if matches!(status, nix::sys::wait::WaitStatus::StillAlive) {
-                break;
-            }
-        }
-        let _ = set.wait();
-    }
 }

@@ -329,23 +329,24 @@ impl Machine {
 impl Drop for Machine {
     /// A failed test still must not leave processes behind.
     fn drop(&mut self) {
-        if self.taken_down || self.serving.is_none() && !self.options.root.exists() {
+        if self.taken_down || !self.options.root.exists() {
             return;
         }
-        self.serving.take();
+        let serving = self.serving.take();
         let options = self.options.clone();
+        // The test's own threads still run, and this one may not wait inside of them.
         let _ = std::thread::spawn(move || {
             let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             tokio.block_on(async {
-                for _ in 0..50 {
-                    match Runtime::open(options.clone()).await {
-                        Ok(runtime) => {
-                            let _ = runtime.teardown().await;
-                            break;
-                        }
-                        // The failed test's own runtime is still being dropped.
-                        Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-                    }
+                let runtime = match serving {
+                    Some(serving) => serving.runtime,
+                    None => match Runtime::open(options).await {
+                        Ok(runtime) => runtime,
+                        Err(e) => return eprintln!("left behind: {e}"),
+                    },
+                };
+                if let Err(e) = runtime.teardown().await {
+                    eprintln!("left behind: {e}");
                 }
             });
             Ok::<_, std::io::Error>(())

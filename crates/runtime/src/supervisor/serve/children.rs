@@ -1,0 +1,172 @@
+//! Those whom the supervisor is the parent of: helpers, containers, exec'd processes. How they come and go.
+
+use super::*;
+
+impl Supervisor {
+    /// The helper with this pid may have said what it made.
+    pub(super) fn helper_result(&mut self, pid: Pid) {
+        let Some(making) = self.making.iter_mut().find(|m| m.helper.pid == pid && !m.finished) else {
+            return;
+        };
+        let (bytes, fds) = match packet::receive(making.helper.result.as_raw_fd()) {
+            Ok(Some(received)) => received,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+            Ok(None) | Err(_) => {
+                let text = Err("the helper process died; see the supervisor's log".to_owned());
+                (
+                    serde_json::to_vec::<Result<Made, String>>(&text).unwrap_or_default(),
+                    Vec::new(),
+                )
+            }
+        };
+        making.finished = true;
+        let (client, request, what) = (making.client, making.request, making.what.clone());
+        let result: Result<Made, String> =
+            serde_json::from_slice(&bytes).unwrap_or_else(|e| Err(format!("the helper's answer: {e}")));
+        let outcome = match (what, result) {
+            (What::Container(id), Ok(made)) => self.started(&id, made, fds),
+            (What::Container(id), Err(text)) => {
+                self.not_started(&id);
+                Err(text)
+            }
+            (What::Exec(exec), Ok(made)) => {
+                self.execs.insert(made.pid, exec);
+                Ok((Answer::Exec { pid: made.pid }, fds))
+            }
+            (What::Exec(_), Err(text)) => Err(text),
+        };
+        self.answer(client, request, outcome);
+    }
+
+    pub(super) fn started(&mut self, id: &str, made: Made, mut fds: Vec<OwnedFd>) -> Outcome {
+        let state = ContainerState {
+            pid: made.pid,
+            started_ns: now_ns(),
+            user: made.user,
+            exit: None,
+        };
+        // Means nothing after a reboot, so the disk need not be waited for.
+        let file = container_folder(&self.plan, id).join(CONTAINER_STATE);
+        if let Err(e) = persist::write_json_volatile(&file, &state) {
+            eprintln!("{}: {e}", file.display());
+        }
+        let Some(container) = self.containers.get_mut(id) else {
+            return Err(format!("container {id} has gone"));
+        };
+        if let Some(terminal) = fds.pop() {
+            let text = |e: io::Error| e.to_string();
+            container.stdout = Some(Output::new(terminal.try_clone().map_err(text)?, Stream::Stdout).map_err(text)?);
+            container.terminal = Some(terminal);
+        }
+        container.phase = Phase::Running {
+            pid: Pid::from_raw(made.pid),
+            state: state.clone(),
+        };
+        if self.stop.is_some() {
+            self.kill_everything();
+        }
+        Ok((
+            Answer::Started {
+                container: id.to_owned(),
+                state,
+            },
+            Vec::new(),
+        ))
+    }
+
+    pub(super) fn not_started(&mut self, id: &str) {
+        if let Some(container) = self.containers.remove(id) {
+            self.hierarchies.kill(&container.plan.cgroup);
+            let _ = self.hierarchies.remove(&container.plan.cgroup);
+        }
+        let _ = fs::remove_dir_all(self.plan.oci_state().join(id));
+    }
+
+    /// Collects every child that has ended.
+    pub(super) fn reap(&mut self, now: Instant) {
+        while let Ok(Some(_)) = self.signals.read_signal() {}
+        self.all_helper_results();
+        loop {
+            let (pid, code) = match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, code),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, 128 + signal as i32),
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
+                Ok(_) | Err(Errno::EINTR) => continue,
+                Err(e) => return eprintln!("waitpid: {e}"),
+            };
+            // What a helper made can only end as our child after the helper has: then its answer lies there.
+            self.all_helper_results();
+            if let Some(at) = self.making.iter().position(|m| m.helper.pid == pid) {
+                self.making.remove(at);
+            } else if let Some(exec) = self.execs.remove(&pid.as_raw()) {
+                self.publish(&Message::ExecStopped { exec, code });
+            } else if let Some(id) = self
+                .containers
+                .iter()
+                .find(|(_, c)| c.pid() == Some(pid))
+                .map(|(id, _)| id.clone())
+            {
+                self.exited(&id, code, now);
+            } else if self.pid_holder == Some(pid) {
+                eprintln!("the holder of the pid namespace ended with {code}");
+                self.pid_holder = None;
+            }
+        }
+    }
+
+    pub(super) fn all_helper_results(&mut self) {
+        let pids: Vec<Pid> = self
+            .making
+            .iter()
+            .filter(|m| !m.finished)
+            .map(|m| m.helper.pid)
+            .collect();
+        for pid in pids {
+            self.helper_result(pid);
+        }
+    }
+
+    pub(super) fn exited(&mut self, id: &str, code: i32, now: Instant) {
+        let Some(container) = self.containers.get_mut(id) else {
+            return;
+        };
+        let Phase::Running { state, .. } = &container.phase else {
+            return;
+        };
+        let mut state = state.clone();
+        let cgroup = container.plan.cgroup.clone();
+        if self.plan.pid != PidPlan::Container {
+            // Without a pid namespace of its own the container's other processes outlive the first.
+            self.hierarchies.kill(&cgroup);
+        }
+        container.drain(&mut self.buffer, now);
+        let out_of_memory = code != 0 && self.hierarchies.out_of_memory_kills(&cgroup) > 0;
+        let exit = Exit {
+            code,
+            finished_ns: now_ns(),
+            cause: if out_of_memory {
+                ExitCause::OutOfMemory
+            } else {
+                ExitCause::Ended
+            },
+        };
+        state.exit = Some(exit.clone());
+        container.phase = Phase::Exited;
+        if let Err(e) = self.hierarchies.remove(&cgroup) {
+            eprintln!("control group {cgroup}: {e}");
+        }
+        let _ = fs::remove_dir_all(self.plan.oci_state().join(id));
+        let file = container_folder(&self.plan, id).join(CONTAINER_STATE);
+        if let Err(e) = persist::write_json(&file, &state) {
+            eprintln!("{}: {e}", file.display());
+        }
+        self.publish(&Message::Stopped {
+            container: id.to_owned(),
+            exit,
+        });
+    }
+}
+
+fn now_ns() -> i64 {
+    jiff::Timestamp::now().as_nanosecond() as i64
+}
