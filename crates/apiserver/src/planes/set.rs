@@ -303,6 +303,7 @@ impl Planes {
                 if plane.record.template_version < template::VERSION {
                     plane = self.materialise(plane, ROOT_RECORD.into()).await?;
                 }
+                template::own_definition(&plane).await?;
                 if let Some(advertise) = self.0.advertise {
                     template::advertise(&plane, advertise).await?;
                 }

@@ -18,24 +18,54 @@ pub(crate) async fn materialise(plane: &Plane) -> Result<(), Status> {
             missing.push(create_if_absent(key, entry.render(&plane.record).to_vec()));
         }
     }
-    if plane.is_root() {
-        let definitions = &resource::CUSTOM_RESOURCE_DEFINITIONS;
-        let mut tree = api::table::virtual_cluster_definition();
-        let name = tree["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let uid = derived_uid(&plane.record, definitions, "", &name);
-        tree["metadata"]["uid"] = uid.into();
-        tree["metadata"]["creationTimestamp"] = plane.record.created.clone().into();
-        tree["metadata"]["generation"] = 1.into();
-        crate::registry::definitions::establish(&mut tree, &plane.record.created);
-        let key = plane.layout.key(plane.id, definitions, None, None, &name);
-        missing.push(create_if_absent(key, Object::from_tree(tree).bytes().to_vec()));
-    }
     // A nested transaction counts as one operation, and what it holds as well.
     for ops in missing.chunks(TXN_OPS_MAX / 2) {
         let txn = Txn {
             success: ops.to_vec(),
             ..Txn::default()
         };
+        plane.keyspace.txn(txn, Options::default()).await.map_err(refuse)?;
+    }
+    Ok(())
+}
+
+/// Makes the super plane's own definition what this binary has it to be. It is ours: an older binary's goes, and so
+/// does what anybody changed in its `spec`.
+pub(crate) async fn own_definition(plane: &Plane) -> Result<(), Status> {
+    let definitions = &resource::CUSTOM_RESOURCE_DEFINITIONS;
+    let wanted = api::table::virtual_cluster_definition();
+    let name = wanted["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let key = plane.layout.key(plane.id, definitions, None, None, &name);
+    let (_, found) = read_key(&*plane.keyspace, key.clone()).await?;
+    let guard = found.as_ref().map_or(Revision(0), |found| found.mod_revision);
+    let before = found.map(|found| Object::from_stored(found.value));
+    let mut tree = match &before {
+        Some(before) => before.tree().clone(),
+        None => {
+            let mut tree = wanted.clone();
+            tree["metadata"]["uid"] = derived_uid(&plane.record, definitions, "", &name).into();
+            tree["metadata"]["creationTimestamp"] = plane.record.created.clone().into();
+            tree
+        }
+    };
+    tree["spec"] = wanted["spec"].clone();
+    api::default::apply(definitions, &mut tree);
+    let changed = before
+        .as_ref()
+        .is_none_or(|before| before.tree()["spec"] != tree["spec"]);
+    if changed {
+        let generation = tree["metadata"]["generation"].as_i64().unwrap_or(0);
+        tree["metadata"]["generation"] = (generation + 1).into();
+    }
+    crate::registry::definitions::establish(&mut tree, &plane.record.created);
+    let after = Object::from_tree(tree);
+    if before.as_ref() != Some(&after) {
+        let txn = Txn {
+            compares: vec![Compare::unchanged(key.clone(), guard)],
+            success: vec![Op::put(key, after.bytes().clone())],
+            failure: Vec::new(),
+        };
+        // Refused if another server did it at the same time: then it is done.
         plane.keyspace.txn(txn, Options::default()).await.map_err(refuse)?;
     }
     Ok(())

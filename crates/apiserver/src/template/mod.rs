@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::planes::PlaneRecord;
 
-pub(crate) use materialise::{advertise, materialise};
+pub(crate) use materialise::{advertise, materialise, own_definition};
 
 /// Raised with every change of the template; older planes are upgraded when next opened.
 pub const VERSION: u32 = 1;

@@ -155,10 +155,53 @@ async fn the_super_plane_is_as_it_was_after_a_restart() {
     let second = start().planes().root().await.unwrap();
 
     assert_eq!((first.id, first.revision), (second.id, second.revision));
+    let definition = "/registry/apiextensions.k8s.io/customresourcedefinitions/virtualclusters.tenancy.mangrove.io";
+    let range = Range::of(KeyRange::one(definition));
+    let found = root.range(range, Options::default()).await.unwrap().items.remove(0);
+    assert_eq!(found.version, 1);
     let key = "/registry/services/endpoints/default/kubernetes";
     let range = Range::of(KeyRange::one(key));
     let found = root.range(range, Options::default()).await.unwrap().items.remove(0);
     let endpoints: serde_json::Value = serde_json::from_slice(&found.value).unwrap();
     assert_eq!(endpoints["subsets"][0]["addresses"][0]["ip"], "192.0.2.1");
     assert_eq!(endpoints["subsets"][0]["ports"][0]["port"], 6443);
+}
+
+#[tokio::test]
+async fn the_platforms_own_definition_follows_the_binary() {
+    let world = world::World::real();
+    let root = std::sync::Arc::new(keyspace::MemoryKeyspace::new(world.clone()));
+    let start = || {
+        apiserver::ApiServer::new(apiserver::ApiServerOptions {
+            shared: std::sync::Arc::new(keyspace::MemoryKeyspace::new(world.clone())),
+            root: root.clone(),
+            world: world.clone(),
+            pod_backend: None,
+            ranges: apiserver::ServiceRanges::default(),
+            advertise: None,
+        })
+    };
+    start().planes().root().await.unwrap();
+    let key = "/registry/apiextensions.k8s.io/customresourcedefinitions/virtualclusters.tenancy.mangrove.io";
+    let read = || async {
+        let range = Range::of(KeyRange::one(key));
+        let found = root.range(range, Options::default()).await.unwrap().items.remove(0);
+        serde_json::from_slice::<serde_json::Value>(&found.value).unwrap()
+    };
+    let born = read().await;
+    // As an older binary may have left it.
+    let mut older = born.clone();
+    older["spec"]["versions"][0]["schema"] = json!({"openAPIV3Schema": {"type": "object"}});
+    let txn = keyspace::Txn {
+        success: vec![keyspace::Op::put(key, older.to_string())],
+        ..Default::default()
+    };
+    root.txn(txn, Options::default()).await.unwrap();
+
+    start().planes().root().await.unwrap();
+
+    let now = read().await;
+    assert_eq!(now["spec"], born["spec"]);
+    assert_eq!(now["metadata"]["uid"], born["metadata"]["uid"]);
+    assert_eq!(now["metadata"]["generation"], 2);
 }
