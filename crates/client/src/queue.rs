@@ -18,6 +18,8 @@ use crate::{backoff::exponential, lanes::Lanes};
 pub struct QueueOptions {
     pub retry_first: Duration,
     pub retry_longest: Duration,
+    /// Keys of one lane in work at once, so that a lane whose work hangs does not take all workers; `None` is any number.
+    pub lane_workers: Option<usize>,
 }
 
 impl Default for QueueOptions {
@@ -25,6 +27,7 @@ impl Default for QueueOptions {
         QueueOptions {
             retry_first: Duration::from_millis(5),
             retry_longest: Duration::from_secs(60),
+            lane_workers: None,
         }
     }
 }
@@ -62,6 +65,8 @@ struct State<K, L> {
     /// In `ready`, or to be put there when the work on it ends.
     dirty: HashSet<K>,
     working: HashSet<K>,
+    /// How many keys of each lane are in work; lanes without any are not kept. Counted only where there is a limit.
+    lane_working: HashMap<L, usize>,
     later: BinaryHeap<Later<K>>,
     /// The earliest moment for each key in `later`; entries of the heap that differ are void.
     due: HashMap<K, Duration>,
@@ -106,12 +111,12 @@ impl<K: Hash + Eq + Clone> WorkQueue<K> {
 
 impl<K: Hash + Eq + Clone, L: Hash + Eq + Clone> WorkQueue<K, L> {
     /// Takes turns over lanes (tenants, say), each with a weight.
-    pub fn fair<F, W>(world: &World, lane_of: F, weight_of: W) -> WorkQueue<K, L>
+    pub fn fair<F, W>(world: &World, options: QueueOptions, lane_of: F, weight_of: W) -> WorkQueue<K, L>
     where
         F: Fn(&K) -> L + Send + Sync + 'static,
         W: Fn(&L) -> u32 + Send + Sync + 'static,
     {
-        WorkQueue::build(world, QueueOptions::default(), Box::new(lane_of), Box::new(weight_of))
+        WorkQueue::build(world, options, Box::new(lane_of), Box::new(weight_of))
     }
 
     fn build(world: &World, options: QueueOptions, lane_of: LaneOf<K, L>, weight_of: WeightOf<L>) -> WorkQueue<K, L> {
@@ -121,6 +126,7 @@ impl<K: Hash + Eq + Clone, L: Hash + Eq + Clone> WorkQueue<K, L> {
                     ready: Lanes::new(),
                     dirty: HashSet::new(),
                     working: HashSet::new(),
+                    lane_working: HashMap::new(),
                     later: BinaryHeap::new(),
                     due: HashMap::new(),
                     failures: HashMap::new(),
@@ -193,7 +199,7 @@ impl<K: Hash + Eq + Clone, L: Hash + Eq + Clone> WorkQueue<K, L> {
             let earliest = {
                 let mut state = self.inner.lock();
                 self.inner.ripen(&mut state, now);
-                if let Some(key) = state.ready.pop(&self.inner.weight_of) {
+                if let Some(key) = self.inner.pop(&mut state) {
                     state.dirty.remove(&key);
                     state.working.insert(key.clone());
                     if state.ready.len() > 0 || !state.later.is_empty() {
@@ -231,6 +237,34 @@ impl<K: Hash + Eq + Clone, L: Hash + Eq + Clone> Inner<K, L> {
         }
     }
 
+    fn pop(&self, state: &mut State<K, L>) -> Option<K> {
+        let Some(limit) = self.options.lane_workers else {
+            return state.ready.pop(&self.weight_of, |_| true);
+        };
+        let working = &state.lane_working;
+        let may_go = |lane: &L| working.get(lane).is_none_or(|working| *working < limit);
+        let key = state.ready.pop(&self.weight_of, may_go)?;
+        *state.lane_working.entry((self.lane_of)(&key)).or_default() += 1;
+        Some(key)
+    }
+
+    /// Returns whether keys of the lane have waited for this.
+    fn leave(&self, state: &mut State<K, L>, key: &K) -> bool {
+        let Some(limit) = self.options.lane_workers else {
+            return false;
+        };
+        let lane = (self.lane_of)(key);
+        let Some(working) = state.lane_working.get_mut(&lane) else {
+            return false;
+        };
+        let was_full = *working >= limit;
+        *working -= 1;
+        if *working == 0 {
+            state.lane_working.remove(&lane);
+        }
+        was_full && state.ready.len() > 0
+    }
+
     /// Moves what is due by now among the ready.
     fn ripen(&self, state: &mut State<K, L>, now: Duration) {
         while state.later.peek().is_some_and(|later| later.at <= now) {
@@ -260,9 +294,13 @@ impl<K: Hash + Eq + Clone, L: Hash + Eq + Clone> Drop for Work<K, L> {
         let inner = &self.queue.inner;
         let mut state = inner.lock();
         state.working.remove(&self.key);
+        let mut news = inner.leave(&mut state, &self.key);
         if state.dirty.remove(&self.key) {
             inner.add(&mut state, self.key.clone());
-            drop(state);
+            news = true;
+        }
+        drop(state);
+        if news {
             inner.news.notify_one();
         }
     }
@@ -342,6 +380,32 @@ mod tests {
                     .unwrap(),
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_lane_whose_work_hangs_leaves_workers_to_the_others_and_goes_on_later() {
+        let options = QueueOptions {
+            lane_workers: Some(1),
+            ..QueueOptions::default()
+        };
+        let queue = WorkQueue::fair(&World::real(), options, |(lane, _): &(char, u32)| *lane, |_| 1);
+        [('a', 1), ('a', 2), ('b', 1)]
+            .into_iter()
+            .for_each(|key| queue.add(key));
+
+        let hanging = queue.next().await;
+        assert_eq!(*hanging.key(), ('a', 1));
+        assert_eq!(now(&queue).await, Some(('b', 1)));
+        assert_eq!(now(&queue).await, None);
+
+        let waiting = tokio::spawn({
+            let queue = queue.clone();
+            async move { *queue.next().await.key() }
+        });
+        tokio::task::yield_now().await;
+        drop(hanging);
+        let next = tokio::time::timeout(Duration::from_secs(5), waiting).await;
+        assert_eq!(next.unwrap().unwrap(), ('a', 2));
     }
 
     #[tokio::test]
