@@ -16,11 +16,10 @@ mod sides;
 use std::sync::Arc;
 
 use api::{Object, PlaneId};
-use client::{Client, EventRecorder, ObjectKey, Outcome, PlaneKey, SourceId, Sources, Tasks, WorkQueue};
+use client::{Client, EventRecorder, ObjectKey, Outcome, PlaneKey, QueueOptions, Sources, Tasks, WorkQueue};
 use world::World;
 
 use crate::{
-    identity::Tenant,
     policy::Policy,
     provision::{ProvisionError, Provisioner, SuperCluster},
     translate::namespaced::Copied,
@@ -29,7 +28,10 @@ use crate::{
 use sides::Sides;
 
 /// Items handled at once. Handling waits for in-process or network answers, not for the processor.
-const WORKERS: usize = 16;
+const WORKERS: usize = 64;
+
+/// Of one tenant: a plane that does not answer holds so many workers and no more.
+const TENANT_WORKERS: usize = 8;
 
 pub struct SyncerOptions {
     /// The super plane alone.
@@ -38,37 +40,55 @@ pub struct SyncerOptions {
     pub super_cluster: SuperCluster,
     /// Tenants' planes.
     pub planes: Sources,
-    /// The source through which a tenant's plane is reached when only its id is known.
-    pub planes_source: SourceId,
     pub tenants: Arc<dyn Provisioner>,
     pub policy: Policy,
     pub world: World,
 }
 
-/// One thing to compare; keys are the tenant's, save for Events.
+/// One tenant's object to be compared with what stands for it. It says nothing of how the plane is reached: that is asked
+/// for when it is handled, so that whatever leads to an object leads to one item.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum Item {
-    /// The key's name is the namespace.
-    Namespace(ObjectKey),
-    Pod(ObjectKey),
-    Service(ObjectKey),
-    Copy(Copied, ObjectKey),
-    /// An Event of the super cluster, by its key there, and whose it is.
-    Event(ObjectKey, PlaneId),
+pub(crate) struct Item {
+    pub what: What,
+    pub plane: PlaneId,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum What {
+    /// The item's name is the namespace.
+    Namespace,
+    Pod,
+    Service,
+    Copy(Copied),
+    /// An Event of the super cluster about something of the tenant's; namespace and name are those down there.
+    Event,
 }
 
 impl Item {
-    fn plane(&self) -> PlaneId {
-        match self {
-            Item::Namespace(key) | Item::Pod(key) | Item::Service(key) | Item::Copy(_, key) => key.plane.plane,
-            Item::Event(_, plane) => *plane,
+    /// The object itself.
+    fn of(what: What, key: &ObjectKey) -> Item {
+        Item {
+            what,
+            plane: key.plane.plane,
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+        }
+    }
+
+    /// Another object of its namespace.
+    fn sibling(what: What, key: &ObjectKey, name: &str) -> Item {
+        Item {
+            name: name.into(),
+            ..Item::of(what, key)
         }
     }
 }
 
 impl std::fmt::Display for Item {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{self:?}")
+        write!(f, "{:?} {}/{} of {}", self.what, self.namespace, self.name, self.plane)
     }
 }
 
@@ -100,7 +120,11 @@ pub(crate) struct Shared {
 pub fn start(options: SyncerOptions) -> Result<Tasks, client::Error> {
     let tasks = Tasks::new();
     // All tenants weigh the same, until VirtualClusters say otherwise.
-    let queue = WorkQueue::fair(&options.world, Item::plane, |_| 1);
+    let limited = QueueOptions {
+        lane_workers: Some(TENANT_WORKERS),
+        ..QueueOptions::default()
+    };
+    let queue = WorkQueue::fair(&options.world, limited, |item: &Item| item.plane, |_| 1);
     let shared = Arc::new(Shared {
         sides: Sides::start(&options),
         super_client: options.super_sources.client(&options.super_plane)?,
@@ -109,8 +133,9 @@ pub fn start(options: SyncerOptions) -> Result<Tasks, client::Error> {
         options,
     });
     tasks.spawn(async move {
-        // Nothing is handled before both sides are whole: absence in a half cache proves nothing.
-        shared.sides.wait_whole().await;
+        // Nothing is handled before the super side is whole: absence in a half cache proves nothing. The tenants' side may
+        // be of many sources, each of which is looked at when its items come.
+        shared.sides.below.wait_whole().await;
         let loops = Tasks::new();
         dispatch::start(&shared, &loops);
         let handler = shared.clone();
@@ -125,29 +150,34 @@ pub fn start(options: SyncerOptions) -> Result<Tasks, client::Error> {
 }
 
 impl Shared {
-    /// The tenant of a plane; `None` if the plane is no more.
-    async fn tenant(&self, plane: PlaneId) -> Result<Option<Tenant>, SyncError> {
-        let Some(found) = self.options.tenants.find(plane).await? else {
-            return Ok(None);
-        };
-        let settings = self.virtual_cluster(&found.name).map(|cluster| Settings::of(&cluster));
-        Ok(Some(
-            found.tenant(&self.options.super_cluster, settings.unwrap_or_default()),
-        ))
-    }
-
     fn virtual_cluster(&self, name: &str) -> Option<Object> {
         let key = self.options.super_plane.object("", name);
         self.sides.below.virtual_clusters.get(&key)
     }
 
     async fn handle(&self, item: Item) -> Handled {
-        match &item {
-            Item::Namespace(key) => self.handle_namespace(key).await,
-            Item::Pod(key) => self.handle_pod(key).await,
-            Item::Service(key) => self.handle_service(key).await,
-            Item::Copy(kind, key) => self.handle_copy(*kind, key).await,
-            Item::Event(key, _) => self.handle_event(key).await,
+        let Some(found) = self.options.tenants.find(item.plane).await? else {
+            return match item.what {
+                What::Namespace => self.delete_orphans(item.plane, &item.name).await,
+                _ => Ok(Outcome::Done),
+            };
+        };
+        if !self.sides.above.is_whole(&found.plane.source) {
+            // Everything of that source comes again when it is.
+            return Ok(Outcome::Done);
+        }
+        let settings = self.virtual_cluster(&found.name).map(|cluster| Settings::of(&cluster));
+        let tenant = found.tenant(&self.options.super_cluster, settings.unwrap_or_default());
+        let key = found.plane.object(&item.namespace, &item.name);
+        match item.what {
+            What::Namespace => self.handle_namespace(&tenant, &key).await,
+            What::Pod => self.handle_pod(&tenant, &key).await,
+            What::Service => self.handle_service(&tenant, &key).await,
+            What::Copy(kind) => self.handle_copy(&tenant, kind, &key).await,
+            What::Event => {
+                let below = self.options.super_plane.object(&item.namespace, &item.name);
+                self.handle_event(&found.plane, &below).await
+            }
         }
     }
 }

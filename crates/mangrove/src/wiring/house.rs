@@ -225,7 +225,6 @@ impl House {
                 super_plane: root_key.clone(),
                 super_cluster: super_cluster.clone(),
                 planes: planes("system:mangrove:syncer"),
-                planes_source: shared_id.clone(),
                 tenants: tenants.clone(),
                 policy: tenancy::policy::Policy::default(),
                 world: world.clone(),

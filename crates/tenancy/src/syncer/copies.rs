@@ -17,10 +17,7 @@ const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 impl Shared {
-    pub(super) async fn handle_copy(&self, kind: Copied, key: &ObjectKey) -> Handled {
-        let Some(tenant) = self.tenant(key.plane.plane).await? else {
-            return Ok(Outcome::Done);
-        };
+    pub(super) async fn handle_copy(&self, tenant: &Tenant, kind: Copied, key: &ObjectKey) -> Handled {
         let namespace = self.tenant_namespace(key).await?;
         let below = namespace
             .as_ref()
@@ -52,7 +49,7 @@ impl Shared {
                 .get(&super_namespace)
                 .is_some_and(|namespace| !namespace.is_deleting())
             {
-                self.ensure_copy(&tenant, kind, key, &below).await?;
+                self.ensure_copy(tenant, kind, key, &below).await?;
             }
         }
         Ok(Outcome::Done)

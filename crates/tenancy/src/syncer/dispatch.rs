@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use api::Object;
-use client::{Change, Informer, Notice, ObjectKey, PlaneKey, Tasks};
+use api::{Object, PlaneId};
+use client::{Change, Informer, Notice, ObjectKey, Tasks};
 
-use super::{Item, Shared, copies, sides};
+use super::{Item, Shared, What, copies, sides};
 use crate::{identity::Origin, references::References, translate::namespaced::Copied};
 
 const COPIES: [Copied; 4] = [
@@ -18,54 +18,71 @@ const COPIES: [Copied; 4] = [
 /// Starts the watchers of both sides.
 pub fn start(shared: &Arc<Shared>, tasks: &Tasks) {
     let sides = &shared.sides;
-    for_changes(shared, tasks, &sides.above.namespaces, |_, change| {
-        vec![Item::Namespace(change.key.plane.object("", &change.key.name))]
+    for_above(shared, tasks, &sides.above.namespaces, |_, change| {
+        vec![namespace(change.key.plane.plane, &change.key.name)]
     });
-    for_changes(shared, tasks, &sides.above.pods, pods_above);
-    for_changes(shared, tasks, &sides.above.services, services_above);
+    for_above(shared, tasks, &sides.above.pods, pods_above);
+    for_above(shared, tasks, &sides.above.services, services_above);
     for kind in COPIES {
-        for_changes(shared, tasks, sides.above.of(kind), move |_, change| {
-            vec![Item::Copy(kind, change.key.clone())]
+        for_above(shared, tasks, sides.above.of(kind), move |_, change| {
+            vec![Item::of(What::Copy(kind), &change.key)]
         });
-        for_below(shared, tasks, sides.below.of(kind), move |key, object| {
-            match object.annotation(sides::POD) {
-                Some(pod) => vec![Item::Pod(key.sibling(pod))],
-                None => vec![Item::Copy(kind, key)],
-            }
+        for_below(shared, tasks, sides.below.of(kind), move |origin, object| {
+            copy_below(kind, origin, object)
         });
     }
-    for_below(shared, tasks, &sides.below.namespaces, |key, _| {
-        vec![Item::Namespace(key.plane.object("", &key.namespace))]
+    for_below(shared, tasks, &sides.below.namespaces, |origin, _| {
+        vec![namespace(origin.plane, &origin.namespace)]
     });
-    for_below(shared, tasks, &sides.below.pods, |key, _| vec![Item::Pod(key)]);
-    for_below(shared, tasks, &sides.below.services, |key, _| vec![Item::Service(key)]);
-    for_changes(shared, tasks, &sides.below.events, events_below);
+    for_below(shared, tasks, &sides.below.pods, |origin, pod| {
+        vec![below(What::Pod, origin, pod.name())]
+    });
+    for_below(shared, tasks, &sides.below.services, |origin, service| {
+        vec![below(What::Service, origin, service.name())]
+    });
+    watch(shared, tasks, &sides.below.events, events_below, |_| Vec::new());
+}
+
+fn namespace(plane: PlaneId, name: &str) -> Item {
+    Item {
+        what: What::Namespace,
+        plane,
+        namespace: "".into(),
+        name: name.into(),
+    }
+}
+
+fn below(what: What, origin: &Origin, name: &str) -> Item {
+    Item {
+        what,
+        plane: origin.plane,
+        namespace: origin.namespace.as_str().into(),
+        name: name.into(),
+    }
+}
+
+/// A copy, or a Pod's own Secret.
+fn copy_below(kind: Copied, origin: &Origin, object: &Object) -> Vec<Item> {
+    match object.annotation(sides::POD) {
+        Some(pod) => vec![below(What::Pod, origin, pod)],
+        None => vec![below(What::Copy(kind), origin, object.name())],
+    }
 }
 
 /// A Pod, and what it names (or named): these stay below only while a Pod names them.
 fn pods_above(_: &Shared, change: &Change) -> Vec<Item> {
-    let mut items = vec![Item::Pod(change.key.clone())];
+    let mut items = vec![Item::of(What::Pod, &change.key)];
     let ended = change.new.as_ref().is_none_or(crate::pod_plan::is_finished);
     if let (true, Some(pod)) = (ended, change.old.as_ref().or(change.new.as_ref())) {
         let names = References::of(&pod.tree()["spec"]);
-        let sibling = |name: &String| change.key.sibling(name);
-        items.extend(
-            names
-                .config_maps
-                .iter()
-                .map(|name| Item::Copy(Copied::ConfigMap, sibling(name))),
-        );
-        items.extend(
-            names
-                .secrets
-                .iter()
-                .map(|name| Item::Copy(Copied::Secret, sibling(name))),
-        );
+        let named = |kind, name: &String| Item::sibling(What::Copy(kind), &change.key, name);
+        items.extend(names.config_maps.iter().map(|name| named(Copied::ConfigMap, name)));
+        items.extend(names.secrets.iter().map(|name| named(Copied::Secret, name)));
         items.extend(
             names
                 .service_account
                 .iter()
-                .map(|name| Item::Copy(Copied::ServiceAccount, sibling(name))),
+                .map(|name| named(Copied::ServiceAccount, name)),
         );
     }
     items
@@ -73,7 +90,7 @@ fn pods_above(_: &Shared, change: &Change) -> Vec<Item> {
 
 /// A Service, and the slices written by hand for it.
 fn services_above(shared: &Shared, change: &Change) -> Vec<Item> {
-    let mut items = vec![Item::Service(change.key.clone())];
+    let mut items = vec![Item::of(What::Service, &change.key)];
     let slices = shared
         .sides
         .above
@@ -84,7 +101,7 @@ fn services_above(shared: &Shared, change: &Change) -> Vec<Item> {
         slices
             .iter()
             .filter(ours)
-            .map(|slice| Item::Copy(Copied::EndpointSlice, change.key.sibling(slice.name()))),
+            .map(|slice| Item::sibling(What::Copy(Copied::EndpointSlice), &change.key, slice.name())),
     );
     items
 }
@@ -96,71 +113,115 @@ fn events_below(shared: &Shared, change: &Change) -> Vec<Item> {
     let pod = shared.sides.below.pods.get(&change.key.sibling(pod));
     let owner = pod.and_then(|pod| Origin::of(&pod, &shared.options.super_cluster.id));
     owner
-        .map(|owner| Item::Event(change.key.clone(), owner.plane))
+        .map(|owner| Item {
+            plane: owner.plane,
+            ..Item::of(What::Event, &change.key)
+        })
         .into_iter()
         .collect()
 }
 
-fn for_changes(
+/// Feeds the queue from an informer. `items` says what a change concerns; `whole` is asked when a source has been read
+/// whole for the first time.
+fn watch(
     shared: &Arc<Shared>,
     tasks: &Tasks,
     informer: &Informer,
     items: impl Fn(&Shared, &Change) -> Vec<Item> + Send + Sync + 'static,
+    whole: impl Fn(&Shared) -> Vec<Item> + Send + Sync + 'static,
 ) {
     let shared = shared.clone();
     let informer = informer.clone();
     tasks.spawn(async move {
         let mut changes = informer.subscribe();
         while let Some(notice) = changes.next().await {
-            match notice {
-                Notice::Synced(_) | Notice::Removed(_) => {}
-                Notice::Change(change) => items(&shared, &change)
+            let found = match notice {
+                Notice::Change(change) => items(&shared, &change),
+                Notice::Synced(_) => whole(&shared),
+                Notice::Removed(_) => Vec::new(),
+                // Too much at once: everything there is is looked at.
+                Notice::Rescan => informer
+                    .all()
                     .into_iter()
-                    .for_each(|item| shared.queue.add(item)),
-                // Too many at once: everything there is is looked at.
-                Notice::Rescan => {
-                    for (key, object) in informer.all() {
-                        let change = Change {
-                            key,
-                            old: None,
-                            new: Some(object),
-                        };
-                        items(&shared, &change)
-                            .into_iter()
-                            .for_each(|item| shared.queue.add(item));
-                    }
-                }
-            }
+                    .flat_map(|(key, object)| items(&shared, &standing(key, object)))
+                    .collect(),
+            };
+            found.into_iter().for_each(|item| shared.queue.add(item));
         }
     });
 }
 
-/// Changes of super objects, by the key of the tenant object they stand for.
+fn standing(key: ObjectKey, object: Object) -> Change {
+    Change {
+        key,
+        old: None,
+        new: Some(object),
+    }
+}
+
+/// Tenants' objects. What came before its source was whole was put aside; the last cache of a source to become whole
+/// brings all of it again.
+fn for_above(
+    shared: &Arc<Shared>,
+    tasks: &Tasks,
+    informer: &Informer,
+    items: impl Fn(&Shared, &Change) -> Vec<Item> + Send + Sync + 'static,
+) {
+    watch(shared, tasks, informer, items, everything);
+}
+
+/// Super objects, by what they stand for.
 fn for_below(
     shared: &Arc<Shared>,
     tasks: &Tasks,
     informer: &Informer,
-    items: impl Fn(ObjectKey, &Object) -> Vec<Item> + Send + Sync + 'static,
+    items: impl Fn(&Origin, &Object) -> Vec<Item> + Send + Sync + 'static,
 ) {
-    for_changes(shared, tasks, informer, move |shared, change| {
-        let Some(object) = change.new.as_ref().or(change.old.as_ref()) else {
-            return Vec::new();
-        };
-        match shared.tenant_key(object) {
-            Some(key) => items(key, object),
-            None => Vec::new(),
+    let items = move |shared: &Shared, change: &Change| {
+        let origin_of = |object| Some((Origin::of(object, &shared.options.super_cluster.id)?, object));
+        let mut found = Vec::new();
+        // Both, since somebody may have changed whom it says that it stands for.
+        for (origin, object) in change.old.iter().chain(&change.new).filter_map(origin_of) {
+            found.extend(items(&origin, object));
         }
-    });
+        found
+    };
+    watch(shared, tasks, informer, items, |_| Vec::new());
 }
 
-impl Shared {
-    /// The key of the tenant object that a super object stands for.
-    fn tenant_key(&self, object: &Object) -> Option<ObjectKey> {
-        let origin = Origin::of(object, &self.options.super_cluster.id)?;
-        let plane = PlaneKey {
-            source: self.options.planes_source.clone(),
-            plane: origin.plane,
-        };
-        Some(plane.object(&origin.namespace, object.name()))
+/// All that there is on both sides.
+fn everything(shared: &Shared) -> Vec<Item> {
+    let (above, super_id) = (&shared.sides.above, &shared.options.super_cluster.id);
+    let mut items = Vec::new();
+    items.extend(
+        above
+            .namespaces
+            .keys()
+            .iter()
+            .map(|key| namespace(key.plane.plane, &key.name)),
+    );
+    items.extend(above.pods.keys().iter().map(|key| Item::of(What::Pod, key)));
+    items.extend(above.services.keys().iter().map(|key| Item::of(What::Service, key)));
+    for kind in COPIES {
+        let keys = above.of(kind).keys();
+        items.extend(keys.iter().map(|key| Item::of(What::Copy(kind), key)));
     }
+    let mut stand_for = |informer: &Informer, items_of: &dyn Fn(&Origin, &Object) -> Vec<Item>| {
+        for (_, object) in informer.all() {
+            let origin = Origin::of(&object, super_id);
+            items.extend(origin.iter().flat_map(|origin| items_of(origin, &object)));
+        }
+    };
+    let sides = &shared.sides.below;
+    stand_for(&sides.namespaces, &|origin, _| {
+        vec![namespace(origin.plane, &origin.namespace)]
+    });
+    stand_for(&sides.pods, &|origin, pod| vec![below(What::Pod, origin, pod.name())]);
+    stand_for(&sides.services, &|origin, service| {
+        vec![below(What::Service, origin, service.name())]
+    });
+    for kind in COPIES {
+        stand_for(sides.of(kind), &|origin, object| copy_below(kind, origin, object));
+    }
+    items
 }

@@ -1,14 +1,17 @@
 //! Events about synced Pods go up.
 
 use api::{Object, resource};
-use client::{ObjectKey, Outcome, Patch};
-use serde_json::json;
+use client::{ObjectKey, Outcome, Patch, PlaneKey};
+use serde_json::{Value, json};
 
-use super::{Handled, Shared};
+use super::{Handled, Shared, pods};
 use crate::{identity::Origin, translate::event};
 
+/// What changes of an Event that is seen again.
+const COUNTED: [&str; 4] = ["count", "lastTimestamp", "message", "series"];
+
 impl Shared {
-    pub(super) async fn handle_event(&self, key: &ObjectKey) -> Handled {
+    pub(super) async fn handle_event(&self, plane: &PlaneKey, key: &ObjectKey) -> Handled {
         let Some(below) = self.sides.below.events.get(key) else {
             return Ok(Outcome::Done);
         };
@@ -20,28 +23,22 @@ impl Shared {
         let Some(super_pod) = self.sides.below.pods.get(&key.sibling(name)) else {
             return Ok(Outcome::Done);
         };
-        let Some((tenant_key, tenant_pod)) = self.tenant_pod_of(&super_pod).await? else {
+        let Some((tenant_key, tenant_pod)) = self.tenant_pod_of(plane, &super_pod) else {
             return Ok(Outcome::Done);
         };
-        let client = self.options.planes.client(&tenant_key.plane)?;
+        let client = self.options.planes.client(plane)?;
         let wanted = event::up(&below, &tenant_pod, &super_pod);
-        let told = match client.create(&resource::EVENTS, tenant_key.namespace(), &wanted).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_already_exists() => {
-                // Seen again: count and time.
-                let mut patch = json!({});
-                for field in ["count", "lastTimestamp", "message", "series"] {
-                    if !wanted[field].is_null() {
-                        patch[field] = wanted[field].clone();
-                    }
-                }
-                let name = below.name();
-                client
-                    .patch(&resource::EVENTS, tenant_key.namespace(), name, &Patch::Merge(patch))
+        let namespace = tenant_key.namespace();
+        // Asked first: after a restart nearly all of them are there.
+        let told = match pods::found(client.get(&resource::EVENTS, namespace, below.name()).await)? {
+            None => client.create(&resource::EVENTS, namespace, &wanted).await.map(drop),
+            Some(there) => match seen_again(&wanted, &there) {
+                None => Ok(()),
+                Some(patch) => client
+                    .patch(&resource::EVENTS, namespace, below.name(), &Patch::Merge(patch))
                     .await
-                    .map(drop)
-            }
-            Err(error) => Err(error),
+                    .map(drop),
+            },
         };
         match told {
             // An Event is news: where the namespace is ending nobody is left to tell.
@@ -51,15 +48,23 @@ impl Shared {
     }
 
     /// The tenant's Pod for which a super Pod stands.
-    async fn tenant_pod_of(&self, super_pod: &Object) -> Result<Option<(ObjectKey, Object)>, super::SyncError> {
-        let Some(origin) = Origin::of(super_pod, &self.options.super_cluster.id) else {
-            return Ok(None);
-        };
-        let Some(found) = self.options.tenants.find(origin.plane).await? else {
-            return Ok(None);
-        };
-        let key = found.plane.object(&origin.namespace, super_pod.name());
-        let pod = self.sides.above.pods.get(&key).filter(|pod| pod.uid() == origin.uid);
-        Ok(pod.map(|pod| (key, pod)))
+    fn tenant_pod_of(&self, plane: &PlaneKey, super_pod: &Object) -> Option<(ObjectKey, Object)> {
+        let origin = Origin::of(super_pod, &self.options.super_cluster.id)?;
+        if origin.plane != plane.plane {
+            return None;
+        }
+        let key = plane.object(&origin.namespace, super_pod.name());
+        let pod = self.sides.above.pods.get(&key).filter(|pod| pod.uid() == origin.uid)?;
+        Some((key, pod))
     }
+}
+
+fn seen_again(wanted: &Value, there: &Object) -> Option<Value> {
+    let mut patch = json!({});
+    for field in COUNTED {
+        if !wanted[field].is_null() && wanted[field] != there.tree()[field] {
+            patch[field] = wanted[field].clone();
+        }
+    }
+    (patch != json!({})).then_some(patch)
 }

@@ -1,6 +1,6 @@
 //! Super namespaces: made by need, checked before use, gone before the tenant's own is (trap 6).
 
-use api::{Object, resource};
+use api::{Object, PlaneId, resource};
 use client::{DeleteOptions, ObjectKey, Outcome, Patch, PlaneKey};
 use serde_json::json;
 
@@ -113,10 +113,7 @@ impl Shared {
         Ok(())
     }
 
-    pub(super) async fn handle_namespace(&self, key: &ObjectKey) -> Handled {
-        let Some(tenant) = self.tenant(key.plane.plane).await? else {
-            return self.delete_orphans(key).await;
-        };
+    pub(super) async fn handle_namespace(&self, tenant: &Tenant, key: &ObjectKey) -> Handled {
         let there = self.tenant_namespace(&key.plane.object(&key.name, "")).await?;
         let mut below = None;
         for (_, candidate) in self
@@ -126,7 +123,7 @@ impl Shared {
             .by_index(sides::ORIGIN, &sides::origin_key(key))
         {
             match &there {
-                Some(namespace) if namespace::is_ours(&tenant, namespace, &candidate) => below = Some(candidate),
+                Some(namespace) if namespace::is_ours(tenant, namespace, &candidate) => below = Some(candidate),
                 // Of a namespace by this name that is no more.
                 _ => self.delete_super_namespace(&candidate).await?,
             }
@@ -149,7 +146,7 @@ impl Shared {
                 None if kept.len() < finalizers(&namespace).len() => {
                     let name = tenant.super_namespace(namespace.name(), namespace.uid());
                     match pods::found(self.super_client.get(&resource::NAMESPACES, None, &name).await)? {
-                        Some(below) if namespace::is_ours(&tenant, &namespace, &below) => {
+                        Some(below) if namespace::is_ours(tenant, &namespace, &below) => {
                             self.delete_super_namespace(&below).await?
                         }
                         _ => match self.write_finalizers(&key.plane, &namespace, kept).await {
@@ -163,7 +160,7 @@ impl Shared {
             return Ok(Outcome::Done);
         }
         if let Some(below) = below.filter(|below| !below.is_deleting()) {
-            let wanted = namespace::down(&tenant, &namespace);
+            let wanted = namespace::down(tenant, &namespace);
             let drift = metadata_drift(&wanted["metadata"], &below.tree()["metadata"]);
             if !drift.is_empty() {
                 let patch = pods::with_uid(json!({"metadata": drift}), &below);
@@ -176,9 +173,9 @@ impl Shared {
     }
 
     /// Super namespaces of a plane that is no more: made while its deletion was under way, or left by a crash.
-    async fn delete_orphans(&self, key: &ObjectKey) -> Handled {
+    pub(super) async fn delete_orphans(&self, plane: PlaneId, namespace: &str) -> Handled {
         let below = &self.sides.below.namespaces;
-        for (_, orphan) in below.by_index(sides::ORIGIN, &sides::origin_key(key)) {
+        for (_, orphan) in below.by_index(sides::ORIGIN, &sides::origin(plane, "", namespace)) {
             self.delete_super_namespace(&orphan).await?;
         }
         Ok(Outcome::Done)

@@ -15,10 +15,7 @@ use crate::{
 };
 
 impl Shared {
-    pub(super) async fn handle_pod(&self, key: &ObjectKey) -> Handled {
-        let Some(tenant) = self.tenant(key.plane.plane).await? else {
-            return Ok(Outcome::Done);
-        };
+    pub(super) async fn handle_pod(&self, tenant: &Tenant, key: &ObjectKey) -> Handled {
         let tenant_pod = self.sides.above.pods.get(key);
         let namespace = self.tenant_namespace(key).await?;
         // Without its namespace a Pod is as good as gone; the namespace's own end follows.
@@ -47,19 +44,19 @@ impl Shared {
         }
 
         let translated = match (&tenant_pod, &below) {
-            (Some(pod), Some(below)) => Some(pod::down(&tenant, pod, below, &|name| {
-                self.known_super_namespace(&tenant, key, name)
+            (Some(pod), Some(below)) => Some(pod::down(tenant, pod, below, &|name| {
+                self.known_super_namespace(tenant, key, name)
             })),
             _ => None,
         };
         let wanted = translated.as_ref().map(|down| &down.pod);
-        for step in pod_plan::plan(&tenant, tenant_pod.as_ref(), here.as_ref(), wanted) {
+        for step in pod_plan::plan(tenant, tenant_pod.as_ref(), here.as_ref(), wanted) {
             match (step, &tenant_pod, &here) {
                 (Step::CreateSuper, Some(pod), _) => {
                     let (Some(namespace), Some(down)) = (&namespace, &translated) else {
                         continue;
                     };
-                    self.create_super_pod(&tenant, key, namespace, pod, down).await?;
+                    self.create_super_pod(tenant, key, namespace, pod, down).await?;
                 }
                 (Step::PatchSuper(patch), _, Some(below)) => {
                     let patch = with_uid(patch, below);
@@ -92,7 +89,7 @@ impl Shared {
             }
         }
         let refresh = self
-            .keep_pod_secret(&tenant, key, tenant_pod.as_ref(), here.as_ref(), translated.as_ref())
+            .keep_pod_secret(tenant, key, tenant_pod.as_ref(), here.as_ref(), translated.as_ref())
             .await?;
         Ok(refresh.map_or(Outcome::Done, Outcome::After))
     }

@@ -11,10 +11,7 @@ use crate::{
 };
 
 impl Shared {
-    pub(super) async fn handle_service(&self, key: &ObjectKey) -> Handled {
-        let Some(tenant) = self.tenant(key.plane.plane).await? else {
-            return Ok(Outcome::Done);
-        };
+    pub(super) async fn handle_service(&self, tenant: &Tenant, key: &ObjectKey) -> Handled {
         let namespace = self.tenant_namespace(key).await?;
         let object = self
             .sides
@@ -25,7 +22,7 @@ impl Shared {
         let (wanted, below) = match (&namespace, &object) {
             (Some(namespace), Some(object)) if !namespace.is_deleting() => {
                 let below = tenant.super_namespace(namespace.name(), namespace.uid());
-                (service::down(&tenant, object, &below), Some(below))
+                (service::down(tenant, object, &below), Some(below))
             }
             _ => (None, None),
         };
@@ -39,7 +36,7 @@ impl Shared {
             let stays = wanted.is_some() && Some(copy.namespace()) == below.as_deref();
             let is_this = object
                 .as_ref()
-                .is_some_and(|object| Origin::owns(&tenant, object, &copy));
+                .is_some_and(|object| Origin::owns(tenant, object, &copy));
             if stays && is_this {
                 here = Some(copy);
             } else {
@@ -51,9 +48,8 @@ impl Shared {
         };
         match here {
             None => {
-                let below = self.ensure_super_namespace(&tenant, &key.plane, &namespace).await?;
-                self.create_super_service(&tenant, key, &object, &wanted, &below)
-                    .await?;
+                let below = self.ensure_super_namespace(tenant, &key.plane, &namespace).await?;
+                self.create_super_service(tenant, key, &object, &wanted, &below).await?;
             }
             Some(here) => {
                 if let Some(patch) = service::drift(&wanted, &here) {

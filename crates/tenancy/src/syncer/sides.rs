@@ -1,7 +1,7 @@
 //! What both sides hold, by watch.
 
-use api::{Object, resource};
-use client::{Informer, InformerOptions, ObjectKey, Sources};
+use api::{Object, PlaneId, resource};
+use client::{Informer, InformerOptions, ObjectKey, SourceId, Sources};
 
 use super::SyncerOptions;
 use crate::identity::{self, Origin};
@@ -41,33 +41,43 @@ pub struct Sides {
     pub below: Below,
 }
 
-impl Sides {
-    /// Waits until every cache holds all of every source.
-    pub async fn wait_whole(&self) {
-        let (above, below) = (&self.above, &self.below);
+impl Above {
+    /// Whether the caches hold all of a source.
+    pub fn is_whole(&self, source: &SourceId) -> bool {
         let all = [
-            &above.namespaces,
-            &above.pods,
-            &above.services,
-            &above.config_maps,
-            &above.secrets,
-            &above.service_accounts,
-            &above.endpoint_slices,
-            &below.namespaces,
-            &below.pods,
-            &below.services,
-            &below.config_maps,
-            &below.secrets,
-            &below.service_accounts,
-            &below.endpoint_slices,
-            &below.events,
-            &below.virtual_clusters,
+            &self.namespaces,
+            &self.pods,
+            &self.services,
+            &self.config_maps,
+            &self.secrets,
+            &self.service_accounts,
+            &self.endpoint_slices,
+        ];
+        all.into_iter().all(|informer| informer.synced(source))
+    }
+}
+
+impl Below {
+    /// Waits until the caches hold all of the super cluster.
+    pub async fn wait_whole(&self) {
+        let all = [
+            &self.namespaces,
+            &self.pods,
+            &self.services,
+            &self.config_maps,
+            &self.secrets,
+            &self.service_accounts,
+            &self.endpoint_slices,
+            &self.events,
+            &self.virtual_clusters,
         ];
         for informer in all {
             informer.wait_synced().await;
         }
     }
+}
 
+impl Sides {
     pub(super) fn start(options: &SyncerOptions) -> Sides {
         let above = |resource| Informer::start(&options.planes, resource, InformerOptions::default());
         let below = |resource| labelled(&options.super_sources, resource, &options.super_cluster.id);
@@ -125,8 +135,8 @@ fn origin_of(object: &Object, super_id: &str) -> Vec<String> {
     }
     Origin::of(object, super_id)
         .map(|origin| match object.kind() {
-            "Namespace" => format!("{}//{}", origin.plane, origin.namespace),
-            _ => format!("{}/{}/{}", origin.plane, origin.namespace, object.name()),
+            "Namespace" => self::origin(origin.plane, "", &origin.namespace),
+            _ => self::origin(origin.plane, &origin.namespace, object.name()),
         })
         .into_iter()
         .collect()
@@ -145,5 +155,9 @@ fn pod_of(object: &Object) -> Vec<String> {
 
 /// The value in both indexes for a tenant's object.
 pub fn origin_key(key: &ObjectKey) -> String {
-    format!("{}/{}/{}", key.plane.plane, key.namespace, key.name)
+    origin(key.plane.plane, &key.namespace, &key.name)
+}
+
+pub fn origin(plane: PlaneId, namespace: &str, name: &str) -> String {
+    format!("{plane}/{namespace}/{name}")
 }
