@@ -8,6 +8,7 @@ mod accounts;
 mod deployment;
 mod endpoints;
 mod expectations;
+mod fairness;
 mod garbage;
 mod informers;
 mod namespaces;

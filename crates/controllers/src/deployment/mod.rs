@@ -16,12 +16,12 @@ use api::{
 };
 use client::{
     Client, DeleteOptions, Error, EventRecorder, EventType, Informer, ObjectKey, Outcome, Patch, Sources, Tasks,
-    WorkQueue,
 };
 use serde_json::{Value, json};
 use world::World;
 
 use crate::{
+    fairness,
     informers::Informers,
     ownership::{self, BY_CONTROLLER, ORPHANS},
     pods, time,
@@ -41,7 +41,7 @@ struct Deployments {
 }
 
 pub fn start(sources: &Sources, informers: &Informers, world: &World, tasks: &Tasks) {
-    let queue = WorkQueue::<ObjectKey>::new(world);
+    let queue = fairness::by_plane(world);
     let (deployments, sets, pods) = (&informers.deployments, &informers.replica_sets, &informers.pods);
     let shared = Arc::new(Deployments {
         sources: sources.clone(),

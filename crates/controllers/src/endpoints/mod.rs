@@ -11,10 +11,10 @@ use api::{
     resource::{ENDPOINT_SLICES, ENDPOINTS, SERVICES},
     selector::LabelSelector,
 };
-use client::{Client, DeleteOptions, Error, Informer, ObjectKey, Outcome, Patch, Sources, Tasks, WorkQueue};
+use client::{Client, DeleteOptions, Error, Informer, ObjectKey, Outcome, Patch, Sources, Tasks};
 use world::World;
 
-use crate::{expectations::Expectations, informers::Informers};
+use crate::{expectations::Expectations, fairness, informers::Informers};
 
 const WORKERS: usize = 5;
 /// Found by the Service's name.
@@ -31,7 +31,7 @@ struct Ends {
 }
 
 pub fn start(sources: &Sources, informers: &Informers, world: &World, tasks: &Tasks) {
-    let queue = WorkQueue::<ObjectKey>::new(world);
+    let queue = fairness::by_plane(world);
     let (services, slices, endpoints) = (&informers.services, &informers.endpoint_slices, &informers.endpoints);
     let pods = &informers.pods;
     let shared = Arc::new(Ends {

@@ -17,12 +17,15 @@ use std::{
 use api::Object;
 use client::{
     Client, DeleteOptions, Error, Informer, Notice, ObjectKey, Outcome, Patch, PlaneKey, Propagation, Sources, Tasks,
-    WorkQueue,
 };
 use serde_json::{Value, json};
 use world::World;
 
-use crate::{informers::Informers, ownership};
+use crate::{
+    fairness::{self, Queue},
+    informers::Informers,
+    ownership,
+};
 use kinds::Kinds;
 use verdict::{FOREGROUND, ORPHAN, Owner, State, Verdict};
 
@@ -49,7 +52,7 @@ impl fmt::Display for Item {
 struct Garbage {
     sources: Sources,
     kinds: Kinds,
-    queue: WorkQueue<Item>,
+    queue: Queue<Item>,
     absent: Mutex<Absent>,
 }
 
@@ -63,7 +66,7 @@ pub fn start(sources: &Sources, informers: &Informers, world: &World, tasks: &Ta
     let shared = Arc::new(Garbage {
         sources: sources.clone(),
         kinds: Kinds::start(sources, informers),
-        queue: WorkQueue::new(world),
+        queue: fairness::by_plane_of(world, |item: &Item| item.key.plane.clone()),
         absent: Mutex::default(),
     });
     for kind in 0..shared.kinds.informers.len() {

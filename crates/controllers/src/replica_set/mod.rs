@@ -7,13 +7,13 @@ use std::{sync::Arc, time::Duration};
 use api::{Object, resource::PODS, resource::REPLICA_SETS, selector::LabelSelector};
 use client::{
     Client, DeleteOptions, Error, EventRecorder, EventType, Informer, ObjectKey, Outcome, Patch, Sources, Tasks,
-    WorkQueue,
 };
 use serde_json::json;
 use world::World;
 
 use crate::{
     expectations::Expectations,
+    fairness,
     informers::Informers,
     ownership::{self, BY_CONTROLLER, ORPHANS},
     time,
@@ -35,7 +35,7 @@ struct ReplicaSets {
 
 pub fn start(sources: &Sources, informers: &Informers, world: &World, tasks: &Tasks) {
     let (sets, pods) = (&informers.replica_sets, &informers.pods);
-    let queue = WorkQueue::<ObjectKey>::new(world);
+    let queue = fairness::by_plane(world);
     let shared = Arc::new(ReplicaSets {
         sources: sources.clone(),
         sets: sets.clone(),
