@@ -195,12 +195,12 @@ fn custom_columns_follow_their_paths() {
     let columns = Columns::custom(&definition["spec"]["versions"][0]);
     let object = json!({
         "metadata": {"name": "acme", "creationTimestamp": "2026-01-01T00:00:00Z"},
-        "status": {"phase": "Ready"},
+        "status": {"phase": "Ready", "message": "made"},
     });
 
     let table = columns.table(&[&object], now(), Include::Metadata);
 
-    assert_eq!(table["rows"][0]["cells"], json!(["acme", "Ready", "60m"]));
+    assert_eq!(table["rows"][0]["cells"], json!(["acme", "Ready", "made", "60m"]));
     assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
     assert_eq!(table["columnDefinitions"][1]["name"], "Phase");
     let bare = Columns::custom(&json!({})).table(&[&object], now(), Include::Object);
