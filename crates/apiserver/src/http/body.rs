@@ -49,9 +49,7 @@ pub fn to_json(bytes: Bytes, encoding: BodyEncoding) -> Result<Bytes, Status> {
         BodyEncoding::Protobuf => match protobuf::decode(&bytes) {
             Ok(tree) => Ok(tree.to_string().into()),
             // Without a kind at all it is no message, rather than one of an unknown kind.
-            Err(error @ (protobuf::Error::UnknownKind { .. } | protobuf::Error::Encoding(_)))
-                if !matches!(&error, protobuf::Error::UnknownKind { kind, .. } if kind.is_empty()) =>
-            {
+            Err(error @ (protobuf::Error::UnknownKind { .. } | protobuf::Error::Encoding(_))) if !matches!(&error, protobuf::Error::UnknownKind { kind, .. } if kind.is_empty()) => {
                 Err(Status::new(Reason::UnsupportedMediaType, error.to_string()))
             }
             Err(error) => Err(bad(error.to_string())),
