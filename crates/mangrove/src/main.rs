@@ -13,11 +13,10 @@ mod platform;
 mod progress;
 mod tenant;
 mod up;
+mod usage;
 mod wiring;
 
 use std::process::ExitCode;
-
-use clap::Parser;
 
 fn main() -> ExitCode {
     // Before any thread exists and before anything is allocated that a supervisor would carry along.
@@ -27,7 +26,7 @@ fn main() -> ExitCode {
     {
         runtime::supervisor::main();
     }
-    let cli = cli::Cli::parse();
+    let cli = usage::parse();
     match cli.command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,6 +1,7 @@
 //! Images from nothing but this machine's statically linked busybox (Debian package `busybox-static`).
 
 use std::{
+    collections::BTreeSet,
     io::{self, Write},
     path::{Path, PathBuf},
 };
@@ -13,6 +14,8 @@ pub struct ImageBuilder {
     reference: String,
     layer: tar::Builder<Vec<u8>>,
     config: serde_json::Value,
+    /// Shared libraries that are in it already.
+    libraries: BTreeSet<String>,
 }
 
 impl ImageBuilder {
@@ -22,6 +25,7 @@ impl ImageBuilder {
             reference: reference.to_owned(),
             layer: tar::Builder::new(Vec::new()),
             config: json!({}),
+            libraries: BTreeSet::new(),
         }
     }
 
@@ -58,6 +62,20 @@ impl ImageBuilder {
     pub fn file(&mut self, path: &str, mode: u32, content: &[u8]) -> io::Result<()> {
         let mut header = header(tar::EntryType::Regular, mode, content.len() as u64);
         self.layer.append_data(&mut header, path, content)
+    }
+
+    /// A program of this machine with the shared libraries it needs, without its debug information.
+    pub fn program(&mut self, path: &str, program: &Path) -> io::Result<()> {
+        self.file(path, 0o755, &stripped(program)?)?;
+        let output = std::process::Command::new("ldd").arg(program).output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        // Of "libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x...)" and "/lib64/ld-linux-x86-64.so.2 (0x...)" the paths.
+        for library in text.split_whitespace().filter(|word| word.starts_with('/')) {
+            if self.libraries.insert(library.to_owned()) {
+                self.file(library.trim_start_matches('/'), 0o755, &std::fs::read(library)?)?;
+            }
+        }
+        Ok(())
     }
 
     pub fn link(&mut self, path: &str, target: &str) -> io::Result<()> {
@@ -135,6 +153,24 @@ impl Image {
     }
 }
 
+/// A program without its debug information; as it is where there is no `strip`.
+fn stripped(program: &Path) -> io::Result<Vec<u8>> {
+    let name = format!("testkit-strip-{}", std::process::id());
+    let out = std::env::temp_dir().join(name);
+    let strip = std::process::Command::new("strip")
+        .arg("-o")
+        .arg(&out)
+        .arg(program)
+        .output();
+    let content = match strip {
+        Ok(output) if output.status.success() => std::fs::read(&out),
+        _ => std::fs::read(program),
+    };
+    // It may not be there.
+    let _ = std::fs::remove_file(&out);
+    content
+}
+
 fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);
@@ -146,7 +182,7 @@ fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
     header
 }
 
-fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

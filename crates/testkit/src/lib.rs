@@ -1,6 +1,30 @@
-//! What tests share: container images built on the spot, planes in memory, a two-tenant fixture.
+//! What tests share: container images built on the spot, a registry to pull them from, planes in memory with fake nodes,
+//! a machine of a test's own and the whole platform on it, two tenants ready made.
 //!
-//! Used by tests and by `xtask` only; no room knows it. Start reading at [`image`].
+//! Used by tests and by `xtask` only; no room knows it. Start reading at [`image`]; tests of the whole platform start at
+//! [`platform::Platform`], tests of loops at [`planes::PlanesInMemory`].
 #![allow(clippy::disallowed_methods, reason = "tests live in the real world")]
 
 pub mod image;
+
+#[cfg(feature = "machine")]
+pub mod cgroups;
+#[cfg(feature = "machine")]
+pub mod etcd;
+#[cfg(feature = "machine")]
+pub mod footprint;
+#[cfg(feature = "machine")]
+pub mod kubectl;
+#[cfg(feature = "machine")]
+pub mod machine;
+#[cfg(feature = "machine")]
+pub mod platform;
+#[cfg(feature = "machine")]
+pub mod registry;
+#[cfg(feature = "machine")]
+pub mod said;
+
+#[cfg(feature = "planes")]
+pub mod nodes;
+#[cfg(feature = "planes")]
+pub mod planes;

@@ -111,6 +111,9 @@ impl Registry {
         if kind.is_namespaced() && info.namespace.is_none() && (info.name.is_some() || info.verb == Verb::Create) {
             return Err(refusals::method_not_allowed());
         }
+        if info.name.is_none() && matches!(info.verb, Verb::Update | Verb::Patch) {
+            return Err(refusals::method_not_allowed());
+        }
         if let Some(projection) = self.projection(&context.plane, &kind) {
             return self.handle_projected(&context, &kind, &*projection).await;
         }
@@ -131,6 +134,8 @@ impl Registry {
             Verb::List => self.list(&context, &kind).await,
             Verb::Watch => self.watch(&context, &kind).await,
             Verb::Create => self.create(&context, &kind, request).await,
+            // Lists are neither replaced nor patched.
+            Verb::Update | Verb::Patch if context.info.name.is_none() => Err(refusals::method_not_allowed()),
             Verb::Update | Verb::Patch => self.modify(&context, &kind, request).await,
             Verb::Delete => self.delete(&context, &kind, request).await,
             Verb::DeleteCollection => self.delete_collection(&context, &kind, request).await,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use keyspace::{Followed, Keyspace};
-use store::{Store, StoreOptions};
+use store::{OpenError, Store, StoreOptions};
 use world::World;
 
 use crate::{cli, platform::Layout};
@@ -26,8 +26,7 @@ const ROOT_PREFIX: &str = "/mangrove/super";
 impl Storage {
     pub async fn open(options: &cli::Up, layout: &Layout, world: &World) -> anyhow::Result<Storage> {
         if options.etcd_servers.is_empty() {
-            let store = Store::open(StoreOptions::new(layout.store(), world.clone()))
-                .with_context(|| format!("can't open the store in {}", layout.store().display()))?;
+            let store = Store::open(StoreOptions::new(layout.store(), world.clone())).map_err(what_to_do)?;
             return Ok(Storage {
                 shared: store.keyspace("shared").await.context("opening the shared keyspace")?,
                 root: store
@@ -43,6 +42,17 @@ impl Storage {
             _store: None,
         })
     }
+}
+
+/// The store says what is wrong; what a person can do about it is said here.
+fn what_to_do(error: OpenError) -> anyhow::Error {
+    let advice = match &error {
+        OpenError::InUse { .. } => "end that process by `mangrove down`, or choose another by --data-dir",
+        OpenError::NewerFormat { .. } => "use the version of this program that wrote it, or a newer one",
+        OpenError::Corrupt { .. } => "nothing was changed: restore a backup, or choose another by --data-dir",
+        OpenError::Io { .. } => "is the disk there, and may it be written? Or choose another by --data-dir",
+    };
+    anyhow::anyhow!("can't open the store: {error}: {advice}")
 }
 
 async fn etcd_keyspace(options: &cli::Up, prefix: &str, world: &World) -> anyhow::Result<Arc<dyn Keyspace>> {

@@ -68,6 +68,8 @@ pub struct Worker {
     reports: mpsc::Receiver<Report>,
     pub(super) tokens: PodTokens,
     pub(super) started_at: Nanos,
+    /// Dead containers whose restart is being put off, by id: each was told of once.
+    put_off: BTreeSet<String>,
     /// Last words of dead containers, by id.
     pub(super) messages: BTreeMap<String, String>,
     pub(super) volumes: Option<Volumes>,
@@ -125,6 +127,7 @@ impl Worker {
             probers,
             reports,
             started_at,
+            put_off: BTreeSet::new(),
             messages: BTreeMap::new(),
             volumes: None,
             complaint: None,
@@ -189,6 +192,7 @@ impl Worker {
         if plan.failure.is_some() {
             self.failure = plan.failure.clone();
         }
+        self.tell_of_back_off(&observed, &plan.waiting);
         let ip = self.ips(&observed).first().copied();
         self.probers.reconcile(&pod, &observed, &self.health, ip, now);
         let mut wake_at = plan.wake_at;
@@ -261,6 +265,7 @@ impl Worker {
         self.health.retain(alive);
         self.condemned.retain(|id| alive(id));
         self.messages.retain(|id, _| alive(id));
+        self.put_off.retain(|id| alive(id));
         for container in observed.running() {
             self.failed_starts.remove(&container.name);
         }
@@ -322,6 +327,25 @@ impl Worker {
                 "Unhealthy",
                 problem,
             );
+        }
+    }
+
+    /// What the status says for the moment an Event says for later.
+    fn tell_of_back_off(&mut self, observed: &Observed, waiting: &BTreeMap<String, Waiting>) {
+        for name in waiting.keys() {
+            let Some(dead) = observed.latest(name) else { continue };
+            if !self.put_off.insert(dead.id.clone()) {
+                continue;
+            }
+            let metadata = &self.pod.metadata;
+            let message = format!(
+                "Back-off restarting failed container {name} in pod {}_{}({})",
+                metadata.name.as_deref().unwrap_or_default(),
+                metadata.namespace.as_deref().unwrap_or_default(),
+                self.uid,
+            );
+            let events = &self.context.events;
+            events.pod(&self.pod, Some(name), EventType::Warning, "BackOff", message);
         }
     }
 
