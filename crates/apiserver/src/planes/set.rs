@@ -12,7 +12,7 @@ use api::{PlaneId, Reason, Status, keys::Layout};
 use bytes::Bytes;
 use futures::StreamExt;
 use identity::{Ca, TokenKey};
-use keyspace::{Compare, KeyRange, Keyspace, Op, Options, Previous, Range, Revision, Txn, Watch, Watched};
+use keyspace::{Compare, KeyRange, Keyspace, Op, OpResult, Options, Previous, Range, Revision, Txn, Watch, Watched};
 use tokio::sync::OnceCell;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use world::World;
@@ -280,6 +280,34 @@ impl Planes {
             .custom
             .insert_weighing(plane.id, Arc::clone(&custom), custom.weight());
         Ok(custom)
+    }
+
+    /// The key of a plane's record, if that is in the keyspace of the plane's objects and may go: every write compares it.
+    pub(crate) fn record_key_of(&self, plane: &Plane) -> Option<Bytes> {
+        (plane.layout == Layout::Shared).then(|| record_key(plane.id))
+    }
+
+    /// Refuses what is to be written to a plane whose record, as it is now, is not the one that it was opened by.
+    pub(crate) fn check_record(&self, plane: &Plane, now: Option<&OpResult>) -> Result<(), Status> {
+        let now = match now {
+            Some(OpResult::Range(ranged)) => ranged.items.first(),
+            _ => None,
+        };
+        if now.is_some_and(|now| now.mod_revision == plane.revision) {
+            return Ok(());
+        }
+        self.forget(plane.id);
+        match now.map(|now| parse_record(&now.value)).transpose()? {
+            Some(record) if !record.deleting => {
+                let mut status = Status::new(Reason::ServiceUnavailable, "the plane has just changed: try again");
+                status.retry_after_seconds = Some(1);
+                Err(status)
+            }
+            _ => Err(Status::new(
+                Reason::NotFound,
+                "the server could not find the requested resource",
+            )),
+        }
     }
 
     pub(super) fn forget(&self, id: PlaneId) {

@@ -99,13 +99,23 @@ impl<'a> Place<'a> {
     }
 
     async fn write(&self, planes: &Planes, guard: Revision, op: Op) -> Result<Option<Revision>, Status> {
-        let txn = Txn {
+        let mut txn = Txn {
             compares: vec![Compare::unchanged(self.key(), guard)],
             success: vec![op],
             failure: Vec::new(),
         };
+        // However long a request has been under way: what it writes does not outlive its plane.
+        let record = planes.record_key_of(self.plane);
+        if let Some(record) = &record {
+            txn.compares
+                .push(Compare::unchanged(record.clone(), self.plane.revision));
+            txn.failure.push(Op::get(record.clone()));
+        }
         let txned = self.plane.keyspace.txn(txn, Options::default()).await.map_err(refuse)?;
         if !txned.succeeded {
+            if record.is_some() {
+                planes.check_record(self.plane, txned.results.first())?;
+            }
             return Ok(None);
         }
         if let Some(class) = ChangeClass::of(self.kind.storage()) {

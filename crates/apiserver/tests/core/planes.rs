@@ -205,3 +205,34 @@ async fn the_platforms_own_definition_follows_the_binary() {
     assert_eq!(now["metadata"]["uid"], born["metadata"]["uid"]);
     assert_eq!(now["metadata"]["generation"], 2);
 }
+
+#[tokio::test]
+async fn a_request_that_is_under_way_when_its_plane_goes_writes_nothing_after_it() {
+    let house = House::new();
+    let planes = house.server.planes().clone();
+    let record = planes.create(spec("acme")).await.unwrap();
+    let api = house.of(record.id);
+    api.made(CONFIG_MAPS, &json!({"metadata": {"name": "one"}})).await;
+    // A slow request has opened the plane; another server deletes it, and this one has not heard of it yet.
+    let slow = planes.open(record.id).await.unwrap();
+    planes.delete(record.id).await.unwrap();
+
+    let kind = house
+        .server
+        .registry()
+        .kind(&slow, "", "v1", "configmaps")
+        .await
+        .unwrap()
+        .unwrap();
+    let place = apiserver::registry::Place {
+        plane: &slow,
+        kind: &kind,
+        namespace: Some("default"),
+        name: "late",
+    };
+    let object = api::Object::from_tree(json!({"metadata": {"name": "late", "namespace": "default"}}));
+    let written = place.put(&planes, keyspace::Revision(0), &object, None).await;
+
+    assert_eq!(written.unwrap_err().reason, api::Reason::NotFound);
+    assert_eq!(keys(&house).await, Vec::<String>::new());
+}
