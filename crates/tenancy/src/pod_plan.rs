@@ -43,7 +43,7 @@ pub fn plan(
         (None, Some(super_pod)) => delete_super_once(super_pod, None),
         (Some(tenant_pod), None) => without_super(tenant_pod),
         (Some(tenant_pod), Some(super_pod)) if Origin::owns(tenant, tenant_pod, super_pod) => {
-            both(tenant_pod, super_pod, wanted)
+            both(tenant, tenant_pod, super_pod, wanted)
         }
         // The name was deleted and made anew while nobody looked: the old one goes first (trap 1).
         (Some(_), Some(super_pod))
@@ -64,13 +64,19 @@ fn without_super(tenant_pod: &Object) -> Vec<Step> {
         // node (trap 3). Its owner makes another; this one never runs twice.
         return vec![Step::DeleteTenant { grace_seconds: Some(0) }];
     }
-    if is_finished(tenant_pod) {
-        return Vec::new();
+    if is_to_be_made(tenant_pod) {
+        return vec![Step::CreateSuper];
     }
-    vec![Step::CreateSuper]
+    Vec::new()
 }
 
-fn both(tenant_pod: &Object, super_pod: &Object, wanted: Option<&Value>) -> Vec<Step> {
+/// Whether a Pod for which nothing stands below has to be made there. Gates are the tenant's to lift, and until then
+/// there is nothing to schedule.
+pub fn is_to_be_made(tenant_pod: &Object) -> bool {
+    !tenant_pod.is_deleting() && !was_running(tenant_pod) && !is_finished(tenant_pod) && !is_gated(tenant_pod)
+}
+
+fn both(tenant: &Tenant, tenant_pod: &Object, super_pod: &Object, wanted: Option<&Value>) -> Vec<Step> {
     let mut steps = Vec::new();
     if tenant_pod.is_deleting() {
         let grace = grace_seconds(tenant_pod);
@@ -92,7 +98,7 @@ fn both(tenant_pod: &Object, super_pod: &Object, wanted: Option<&Value>) -> Vec<
     if !node.is_empty() && bound.is_empty() && !tenant_pod.is_deleting() {
         steps.push(Step::Bind { node: node.to_owned() });
     }
-    let status = status::up(tenant_pod, super_pod);
+    let status = status::up(tenant, tenant_pod, super_pod);
     if status != tenant_pod.tree()["status"] {
         steps.push(Step::WriteStatus(status));
     }
@@ -117,6 +123,11 @@ fn grace_seconds(pod: &Object) -> Option<u64> {
 /// Some super Pod has stood for it: only status that came up says so (a tenant may set `nodeName` itself).
 fn was_running(pod: &Object) -> bool {
     pod.tree()["status"]["startTime"].is_string()
+}
+
+fn is_gated(pod: &Object) -> bool {
+    let gates = pod.tree()["spec"]["schedulingGates"].as_array();
+    gates.is_some_and(|gates| !gates.is_empty())
 }
 
 pub fn is_finished(pod: &Object) -> bool {
@@ -151,6 +162,13 @@ mod tests {
     #[test]
     fn a_new_pod_is_created_below() {
         assert_eq!(steps(Some(tenant_pod(|_| {})), None), vec![Step::CreateSuper]);
+    }
+
+    #[test]
+    fn a_gated_pod_waits_above() {
+        let gated = tenant_pod(|pod| pod["spec"]["schedulingGates"] = json!([{"name": "x/y"}]));
+
+        assert_eq!(steps(Some(gated), None), vec![]);
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use crate::translate::pod_values::ROOT_CA;
+
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct References {
     pub config_maps: BTreeSet<String>,
@@ -43,6 +45,8 @@ impl References {
                 }
             }
         }
+        // A Pod has its own plane's from its own Secret.
+        found.config_maps.remove(ROOT_CA);
         found
     }
 
@@ -84,6 +88,7 @@ mod tests {
             "volumes": [
                 {"configMap": {"name": "c-vol"}},
                 {"secret": {"secretName": "s-vol", "optional": true}},
+                {"configMap": {"name": "kube-root-ca.crt"}},
                 {"projected": {"sources": [{"configMap": {"name": "c-proj"}}, {"secret": {"name": "s-proj"}}]}},
                 {"csi": {"driver": "d", "nodePublishSecretRef": {"name": "s-csi"}}},
             ],

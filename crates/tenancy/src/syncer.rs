@@ -176,7 +176,7 @@ impl Shared {
             What::Copy(kind) => self.handle_copy(&tenant, kind, &key).await,
             What::Event => {
                 let below = self.options.super_plane.object(&item.namespace, &item.name);
-                self.handle_event(&found.plane, &below).await
+                self.handle_event(&tenant, &found.plane, &below).await
             }
         }
     }

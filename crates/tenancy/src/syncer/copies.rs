@@ -22,24 +22,25 @@ impl Shared {
         let below = namespace
             .as_ref()
             .map(|namespace| tenant.super_namespace(namespace.name(), namespace.uid()));
-        let object = self
-            .sides
-            .above
-            .of(kind)
-            .get(key)
-            .filter(|object| !object.is_deleting());
-        let wanted = object.is_some() && below.is_some() && self.is_needed(kind, key, object.as_ref());
+        let cached = self.sides.above.of(kind).get(key);
+        let object = match self.is_needed(kind, key, cached.as_ref()) {
+            true => self
+                .tenant_object(kind, key)
+                .await?
+                .filter(|object| !object.is_deleting()),
+            false => None,
+        };
         for (_, copy) in self
             .sides
             .below
             .of(kind)
             .by_index(sides::ORIGIN, &sides::origin_key(key))
         {
-            if !wanted || Some(copy.namespace()) != below.as_deref() {
+            if object.is_none() || Some(copy.namespace()) != below.as_deref() {
                 self.delete_copy(kind, &copy).await?;
             }
         }
-        if let (true, Some(below)) = (wanted, below) {
+        if let (Some(object), Some(below)) = (object, below) {
             // Where no super namespace is, no Pod has gone down: it will bring what it names.
             let super_namespace = self.options.super_plane.object("", &below);
             if self
@@ -49,7 +50,7 @@ impl Shared {
                 .get(&super_namespace)
                 .is_some_and(|namespace| !namespace.is_deleting())
             {
-                self.ensure_copy(tenant, kind, key, &below).await?;
+                self.ensure_copy_of(tenant, kind, &object, &below).await?;
             }
         }
         Ok(Outcome::Done)
@@ -84,6 +85,15 @@ impl Shared {
             })
     }
 
+    /// The tenant's object: from the cache or, as what planes have alike is not in the all-planes stream, from its plane.
+    async fn tenant_object(&self, kind: Copied, key: &ObjectKey) -> Result<Option<Object>, SyncError> {
+        if let Some(object) = self.sides.above.of(kind).get(key) {
+            return Ok(Some(object));
+        }
+        let client = self.options.planes.client(&key.plane)?;
+        pods::found(client.get(&kind.resource(), key.namespace(), &key.name).await)
+    }
+
     /// Makes the copy as it should be. An object of the tenant that is not there (yet) is not an error: the node waits.
     pub(super) async fn ensure_copy(
         &self,
@@ -92,51 +102,49 @@ impl Shared {
         key: &ObjectKey,
         below: &str,
     ) -> Result<(), SyncError> {
-        let resource = kind.resource();
-        let object = match self.sides.above.of(kind).get(key) {
-            Some(object) => object,
-            // Rendered ones are not in the all-planes stream.
-            None => {
-                let client = self.options.planes.client(&key.plane)?;
-                match pods::found(client.get(&resource, key.namespace(), &key.name).await)? {
-                    Some(object) => object,
-                    None => return Ok(()),
-                }
-            }
-        };
-        let wanted = kind.down(tenant, &object, below);
-        let mut there = self
+        match self.tenant_object(kind, key).await? {
+            Some(object) => self.ensure_copy_of(tenant, kind, &object, below).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn ensure_copy_of(
+        &self,
+        tenant: &Tenant,
+        kind: Copied,
+        object: &Object,
+        below: &str,
+    ) -> Result<(), SyncError> {
+        let (resource, name) = (kind.resource(), object.name());
+        let wanted = kind.down(tenant, object, below);
+        let cached = self
             .sides
             .below
             .of(kind)
-            .get(&self.options.super_plane.object(below, &key.name));
-        if there.is_none() {
-            match self.super_client.create(&resource, Some(below), &wanted).await {
-                Ok(_) => return Ok(()),
-                Err(error) if error.is_already_exists() => {
-                    there = pods::found(self.super_client.get(&resource, Some(below), &key.name).await)?;
+            .get(&self.options.super_plane.object(below, name));
+        let there = match cached {
+            Some(there) => there,
+            // Asked first: what the super cluster has made for itself is in no cache of ours, and stays for good.
+            None => match pods::found(self.super_client.get(&resource, Some(below), name).await)? {
+                Some(there) => there,
+                None => {
+                    self.super_client.create(&resource, Some(below), &wanted).await?;
+                    return Ok(());
                 }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let Some(there) = there else {
-            return Err(SyncError::NotYet(format!(
-                "{} {} has just left the super cluster",
-                resource.kind, key.name
-            )));
+            },
         };
         match Origin::of(&there, &tenant.super_id) {
             // What the super cluster has made for itself in this namespace (its own default account) is left alone.
             None => Ok(()),
             Some(origin) if origin.plane != tenant.plane => Err(SyncError::NotYet(format!(
                 "another tenant's {} {} is in the way",
-                resource.kind, key.name
+                resource.kind, name
             ))),
             Some(origin) if origin.uid != object.uid() => {
                 self.delete_copy(kind, &there).await?;
                 Err(SyncError::NotYet(format!(
                     "an older {} {} has to leave the super cluster",
-                    resource.kind, key.name
+                    resource.kind, name
                 )))
             }
             Some(_) => {
@@ -144,7 +152,7 @@ impl Shared {
                     let patch = pods::with_uid(patch, &there);
                     match self
                         .super_client
-                        .patch(&resource, Some(below), &key.name, &Patch::Merge(patch))
+                        .patch(&resource, Some(below), name, &Patch::Merge(patch))
                         .await
                     {
                         Ok(_) => {}

@@ -5,13 +5,16 @@ use client::{ObjectKey, Outcome, Patch, PlaneKey};
 use serde_json::{Value, json};
 
 use super::{Handled, Shared, pods};
-use crate::{identity::Origin, translate::event};
+use crate::{
+    identity::{Origin, Tenant},
+    translate::event,
+};
 
 /// What changes of an Event that is seen again.
 const COUNTED: [&str; 4] = ["count", "lastTimestamp", "message", "series"];
 
 impl Shared {
-    pub(super) async fn handle_event(&self, plane: &PlaneKey, key: &ObjectKey) -> Handled {
+    pub(super) async fn handle_event(&self, tenant: &Tenant, plane: &PlaneKey, key: &ObjectKey) -> Handled {
         let Some(below) = self.sides.below.events.get(key) else {
             return Ok(Outcome::Done);
         };
@@ -27,7 +30,7 @@ impl Shared {
             return Ok(Outcome::Done);
         };
         let client = self.options.planes.client(plane)?;
-        let wanted = event::up(&below, &tenant_pod, &super_pod);
+        let wanted = event::up(tenant, &below, &tenant_pod, &super_pod);
         let namespace = tenant_key.namespace();
         // Asked first: after a restart nearly all of them are there.
         let told = match pods::found(client.get(&resource::EVENTS, namespace, below.name()).await)? {

@@ -117,6 +117,13 @@ impl Shared {
                 tenant.name
             )));
         }
+        // The cache may not show yet that it has run below and been lost there (trap 3), so its plane is asked.
+        let client = self.options.planes.client(&key.plane)?;
+        let now = found(client.get(&resource::PODS, key.namespace(), &key.name).await)?;
+        if !now.is_some_and(|now| now.uid() == tenant_pod.uid() && pod_plan::is_to_be_made(&now)) {
+            // What has changed is on its way to the cache, and will be handled.
+            return Ok(());
+        }
         let below = self.ensure_super_namespace(tenant, &key.plane, namespace).await?;
         let names = References::of(&tenant_pod.tree()["spec"]);
         let referred = names
@@ -157,7 +164,8 @@ impl Shared {
                 ))),
             },
             Err(error) if error.is_invalid() || error.is_forbidden() && !error.is_namespace_terminating() => {
-                self.tell(key, tenant_pod, "FailedCreate", &error.to_string()).await;
+                let refusal = error.to_string().replace(&below, &key.namespace);
+                self.tell(key, tenant_pod, "FailedCreate", &refusal).await;
                 Err(error.into())
             }
             Err(error) => Err(error.into()),

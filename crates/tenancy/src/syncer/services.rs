@@ -99,7 +99,8 @@ impl Shared {
             }
             Err(error) => {
                 if error.is_invalid() || error.is_forbidden() {
-                    self.tell(key, object, "FailedCreate", &error.to_string()).await;
+                    let refusal = error.to_string().replace(below, &key.namespace);
+                    self.tell(key, object, "FailedCreate", &refusal).await;
                 }
                 Err(error.into())
             }

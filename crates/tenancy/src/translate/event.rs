@@ -3,11 +3,12 @@
 use api::Object;
 use serde_json::Value;
 
-use super::status::rename;
+use super::status::own_words;
+use crate::identity::Tenant;
 
 /// Rewrites an Event about `super_pod` into one about `tenant_pod`. Its name stays, so that a later count of the same
 /// Event finds it.
-pub fn up(event: &Object, tenant_pod: &Object, super_pod: &Object) -> Value {
+pub fn up(tenant: &Tenant, event: &Object, tenant_pod: &Object, super_pod: &Object) -> Value {
     let mut up = event.tree().clone();
     let metadata = serde_json::json!({"name": event.name(), "namespace": tenant_pod.namespace()});
     up["metadata"] = metadata;
@@ -17,14 +18,14 @@ pub fn up(event: &Object, tenant_pod: &Object, super_pod: &Object) -> Value {
     }
     involved["namespace"] = tenant_pod.namespace().into();
     involved["uid"] = tenant_pod.uid().into();
-    rename(&mut up, super_pod.namespace(), tenant_pod.namespace());
-    rename(&mut up, super_pod.uid(), tenant_pod.uid());
+    own_words(tenant, tenant_pod, super_pod, &mut up);
     up
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::tests::acme;
     use serde_json::json;
 
     #[test]
@@ -37,7 +38,7 @@ mod tests {
             "involvedObject": {"kind": "Pod", "name": "p", "namespace": "acme-x-h", "uid": "super-uid", "resourceVersion": "5"},
             "message": "Successfully assigned acme-x-h/p to node", "count": 2}));
 
-        let up = up(&event, &pod("x", "t"), &pod("acme-x-h", "super-uid"));
+        let up = up(&acme(), &event, &pod("x", "t"), &pod("acme-x-h", "super-uid"));
 
         assert_eq!(up["metadata"], json!({"name": "p.1", "namespace": "x"}));
         assert_eq!(

@@ -250,10 +250,21 @@ pub fn drift(wanted: &Value, observed: &Object) -> Option<Value> {
         patch.insert("metadata".to_owned(), metadata.into());
     }
     let mut spec = Map::new();
-    for field in ["activeDeadlineSeconds", "terminationGracePeriodSeconds"] {
-        if field == "activeDeadlineSeconds" && wanted["spec"][field] != observed.tree()["spec"][field] {
-            spec.insert(field.to_owned(), wanted["spec"][field].clone());
+    let theirs = &observed.tree()["spec"];
+    if wanted["spec"]["activeDeadlineSeconds"] != theirs["activeDeadlineSeconds"] {
+        let deadline = wanted["spec"]["activeDeadlineSeconds"].clone();
+        spec.insert("activeDeadlineSeconds".to_owned(), deadline);
+    }
+    // Tolerations can only be added to; the super cluster adds its own.
+    let mut tolerations = theirs["tolerations"].as_array().cloned().unwrap_or_default();
+    let known = tolerations.len();
+    for toleration in wanted["spec"]["tolerations"].as_array().into_iter().flatten() {
+        if !tolerations.contains(toleration) {
+            tolerations.push(toleration.clone());
         }
+    }
+    if tolerations.len() > known {
+        spec.insert("tolerations".to_owned(), tolerations.into());
     }
     for field in ["initContainers", "containers"] {
         let changed: Vec<Value> = wanted["spec"][field]
@@ -511,6 +522,21 @@ mod tests {
             .push(json!({"name": "sidecar", "image": "s"}));
 
         assert_eq!(drift(&down.pod, &Object::from_tree(observed)), None);
+    }
+
+    #[test]
+    fn a_new_toleration_is_added_to_what_is_there() {
+        let (ours, theirs) = (
+            json!({"key": "a", "operator": "Exists"}),
+            json!({"key": "b", "operator": "Exists"}),
+        );
+        let down = down_of(json!({"containers": [], "tolerations": [ours]}));
+        let mut observed = down.pod.clone();
+        observed["spec"]["tolerations"] = json!([theirs]);
+
+        let patch = drift(&down.pod, &Object::from_tree(observed)).unwrap();
+
+        assert_eq!(patch["spec"], json!({"tolerations": [theirs, ours]}));
     }
 
     #[test]

@@ -3,9 +3,11 @@
 use api::Object;
 use serde_json::{Value, json};
 
+use crate::identity::Tenant;
+
 /// The status that the tenant's Pod should have. Conditions of its readiness gates are the tenant's and stay; all others
 /// are the super cluster's.
-pub fn up(tenant_pod: &Object, super_pod: &Object) -> Value {
+pub fn up(tenant: &Tenant, tenant_pod: &Object, super_pod: &Object) -> Value {
     let mut status = super_pod.tree()["status"].clone();
     if !status.is_object() {
         status = json!({});
@@ -43,9 +45,18 @@ pub fn up(tenant_pod: &Object, super_pod: &Object) -> Value {
             None => drop(status.as_object_mut().and_then(|map| map.remove(field))),
         }
     }
-    rename(&mut status, super_pod.namespace(), tenant_pod.namespace());
-    rename(&mut status, super_pod.uid(), tenant_pod.uid());
+    own_words(tenant, tenant_pod, super_pod, &mut status);
     status
+}
+
+/// What a Pod's own Secret is called where a message names it: what is in it comes from there as far as the tenant knows.
+const OWN_SECRET: &str = "kube-api-access";
+
+/// Puts the tenant's words for the super cluster's in all texts about a Pod.
+pub fn own_words(tenant: &Tenant, tenant_pod: &Object, super_pod: &Object, value: &mut Value) {
+    rename(value, super_pod.namespace(), tenant_pod.namespace());
+    rename(value, super_pod.uid(), tenant_pod.uid());
+    rename(value, &tenant.pod_secret(tenant_pod.uid()), OWN_SECRET);
 }
 
 /// The conditions of readiness gates that have to go down, where the node agent looks for them.
@@ -93,6 +104,7 @@ pub fn rename(value: &mut Value, from: &str, to: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::tests::acme;
 
     fn pod(namespace: &str, uid: &str, spec: Value, status: Value) -> Object {
         Object::from_tree(
@@ -118,7 +130,7 @@ mod tests {
             {"type": "shop/ready", "status": "False"}, {"type": "Ready", "status": "False"}]}),
         );
 
-        let status = up(&tenants, &supers);
+        let status = up(&acme(), &tenants, &supers);
 
         assert_eq!(status["phase"], "Running");
         assert_eq!(status["qosClass"], "Burstable");
@@ -140,14 +152,15 @@ mod tests {
             "super-uid",
             json!({}),
             json!({"containerStatuses": [{"state": {"waiting": {
-            "message": "back-off restarting failed container c in pod p_acme-shop-hash(super-uid)"}}}]}),
+            "message": format!("back-off restarting failed container c in pod p_acme-shop-hash(super-uid): no {}",
+                acme().pod_secret("tenant-uid"))}}}]}),
         );
 
-        let text = up(&tenants, &supers).to_string();
+        let text = up(&acme(), &tenants, &supers).to_string();
 
         assert!(text.contains("p_shop(tenant-uid)"), "{text}");
         assert!(
-            !text.contains("acme-shop-hash") && !text.contains("super-uid"),
+            !text.contains("acme-shop-hash") && !text.contains("super-uid") && !text.contains("mangrove-pod"),
             "{text}"
         );
     }

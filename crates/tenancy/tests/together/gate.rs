@@ -1,0 +1,115 @@
+//! What the syncer asks for, on its way: counted, and for chosen planes refused or never answered.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use api::PlaneId;
+use apiserver::{ApiServer, Body, Identity};
+use client::Client;
+use futures::future::BoxFuture;
+use http::{Method, Request, Response};
+use testkit::planes::PlanesInMemory;
+use tokio::sync::watch;
+use tower::Service;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Manner {
+    /// Requests are never answered.
+    Hangs,
+    /// Requests are refused with 503.
+    Fails,
+}
+
+#[derive(Clone)]
+pub struct Gate {
+    server: ApiServer,
+    state: Arc<State>,
+}
+
+struct State {
+    trouble: Mutex<Option<(PlaneId, Manner)>>,
+    /// Requests that were to change something, but for token requests and the like.
+    writes: Mutex<Vec<String>>,
+    refused: watch::Sender<Vec<Instant>>,
+}
+
+impl Gate {
+    pub fn new(planes: &PlanesInMemory) -> Gate {
+        Gate {
+            server: planes.server.clone(),
+            state: Arc::new(State {
+                trouble: Mutex::new(None),
+                writes: Mutex::new(Vec::new()),
+                refused: watch::Sender::new(Vec::new()),
+            }),
+        }
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(self.clone())
+    }
+
+    /// From now on requests to the plane (not the streams of all planes) go wrong.
+    pub fn trouble(&self, plane: PlaneId, manner: Manner) {
+        *self.state.trouble.lock().unwrap() = Some((plane, manner));
+    }
+
+    pub fn no_trouble(&self) {
+        *self.state.trouble.lock().unwrap() = None;
+    }
+
+    pub fn forget_writes(&self) {
+        self.state.writes.lock().unwrap().clear();
+    }
+
+    pub fn writes(&self) -> Vec<String> {
+        self.state.writes.lock().unwrap().clone()
+    }
+
+    /// Waits for so many refusals, and returns how long they took from the first to the last.
+    pub async fn refusals(&self, count: usize) -> Duration {
+        let mut refused = self.state.refused.subscribe();
+        let refused = refused.wait_for(|refused| refused.len() >= count).await.unwrap();
+        refused[count - 1] - refused[0]
+    }
+}
+
+impl Service<Request<Body>> for Gate {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let path = request.uri().path().to_owned();
+        if request.method() != Method::GET {
+            self.state
+                .writes
+                .lock()
+                .unwrap()
+                .push(format!("{} {path}", request.method()));
+        }
+        let trouble = *self.state.trouble.lock().unwrap();
+        match trouble.filter(|(plane, _)| path.starts_with(&format!("/planes/{plane}/"))) {
+            Some((_, Manner::Hangs)) => return Box::pin(std::future::pending()),
+            Some((_, Manner::Fails)) => {
+                self.state.refused.send_modify(|refused| refused.push(Instant::now()));
+                let mut response = Response::new(apiserver::full_body("down"));
+                *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+                return Box::pin(async { Ok(response) });
+            }
+            None => {}
+        }
+        request
+            .extensions_mut()
+            .insert(Identity::new("syncer", &["system:masters", "system:authenticated"]));
+        self.server.call(request)
+    }
+}

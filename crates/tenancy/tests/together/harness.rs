@@ -1,0 +1,426 @@
+//! The super plane and tenants' planes in memory, with everything on them that a tenant's Pod meets: controllers, scheduler,
+//! a node that runs nothing, the operator and the syncer. No root, no network.
+
+use std::{sync::Arc, time::Duration};
+
+use api::{
+    Object, PlaneId, Reason, Resource, Status,
+    resource::{self, VIRTUAL_CLUSTERS},
+};
+use apiserver::{Lens, Plane, PlaneSpec, Planes, Projection};
+use async_trait::async_trait;
+use client::{Client, DeleteOptions, Patch, PlaneKey, Source, SourceId, Sources, Tasks};
+use futures::future::BoxFuture;
+use keyspace::Revision;
+use serde_json::{Value, json};
+use tenancy::{
+    ProvisionError, Provisioned, Provisioner, SuperCluster, identity,
+    nodes::{NodeView, NodeViews},
+    operator::{self, OperatorOptions},
+    policy::Policy,
+    syncer::{self, SyncerOptions},
+};
+use testkit::{
+    nodes::FakeNode,
+    planes::{PlanesInMemory, wait_until},
+};
+
+use crate::gate::Gate;
+
+/// Far more than anything here takes, on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct House {
+    pub planes: PlanesInMemory,
+    /// The super plane, as its administrator.
+    pub below: Client,
+    pub node: FakeNode,
+    /// What the syncer asks for goes through here.
+    pub gate: Gate,
+    super_cluster: SuperCluster,
+    tenants: Arc<dyn Provisioner>,
+    syncer: Option<Tasks>,
+    _operator: Tasks,
+    _controllers: controllers::Running,
+    _scheduler: scheduler::Running,
+}
+
+/// A tenant, as its administrator.
+pub struct Tenant {
+    pub name: String,
+    pub plane: PlaneId,
+    pub client: Client,
+}
+
+impl House {
+    pub async fn open() -> House {
+        let planes = PlanesInMemory::start().await;
+        let below = planes.root();
+        let world = planes.world.clone();
+        let super_sources = planes.sources([planes.root_source()]);
+        let everything = planes.sources([planes.root_source(), planes.shared_source()]);
+        let options = controllers::Options {
+            root_ca: root_ca(&planes),
+            world: world.clone(),
+        };
+        let controllers = controllers::start(everything, options);
+        let options = scheduler::Options {
+            sources: super_sources.clone(),
+            plane: planes.root.clone(),
+            world: world.clone(),
+        };
+        let scheduler = scheduler::start(options).unwrap();
+        let node = FakeNode::join(&super_sources, &planes.root, "n1", &world)
+            .await
+            .unwrap();
+        let ready = Patch::Merge(json!({"spec": {"taints": null}}));
+        below.patch(&resource::NODES, None, "n1", &ready).await.unwrap();
+
+        let kube_system = below.get(&resource::NAMESPACES, None, "kube-system").await.unwrap();
+        let super_cluster = SuperCluster {
+            id: kube_system.uid().to_owned(),
+            cluster_domain: "cluster.local".to_owned(),
+        };
+        let tenants: Arc<dyn Provisioner> = Arc::new(InProcess {
+            planes: planes.server.planes().clone(),
+            shared: planes.shared.clone(),
+        });
+        let operator = operator::start(OperatorOptions {
+            super_sources: super_sources.clone(),
+            super_plane: planes.root.clone(),
+            tenants: tenants.clone(),
+            world: world.clone(),
+        })
+        .unwrap();
+        let views = NodeViews::start(&super_sources, &planes.root, world).unwrap();
+        planes
+            .server
+            .registry()
+            .project(&resource::NODES, Arc::new(Nodes(views)));
+        let mut house = House {
+            gate: Gate::new(&planes),
+            planes,
+            below,
+            node,
+            super_cluster,
+            tenants,
+            syncer: None,
+            _operator: operator,
+            _controllers: controllers,
+            _scheduler: scheduler,
+        };
+        house.start_syncer();
+        house
+    }
+
+    pub fn start_syncer(&mut self) {
+        let client = self.gate.client();
+        let source = Source::Plane {
+            id: self.planes.root.source.clone(),
+            plane: self.planes.root.plane,
+            client: client.clone(),
+        };
+        let shared = Source::Shared {
+            id: self.planes.shared.clone(),
+            client,
+        };
+        let world = self.planes.world.clone();
+        let started = syncer::start(SyncerOptions {
+            super_sources: Sources::new(world.clone(), [source]),
+            super_plane: self.planes.root.clone(),
+            super_cluster: self.super_cluster.clone(),
+            planes: Sources::new(world.clone(), [shared]),
+            tenants: self.tenants.clone(),
+            policy: Policy::default(),
+            world,
+        });
+        self.syncer = Some(started.unwrap());
+    }
+
+    pub async fn stop_syncer(&mut self) {
+        self.syncer.take().expect("it runs").stop().await;
+    }
+
+    pub async fn tenant(&self, name: &str) -> Tenant {
+        self.tenant_with(name, json!({})).await
+    }
+
+    pub async fn tenant_with(&self, name: &str, spec: Value) -> Tenant {
+        let cluster = json!({"metadata": {"name": name}, "spec": spec});
+        self.below.create(&VIRTUAL_CLUSTERS, None, &cluster).await.unwrap();
+        let plane = until("the tenant runs", &self.below, &VIRTUAL_CLUSTERS, None, |clusters| {
+            let status = &named(clusters, name)?.tree()["status"];
+            (status["phase"] == "Running").then(|| status["plane"].as_str().unwrap().parse().unwrap())
+        })
+        .await;
+        Tenant {
+            name: name.to_owned(),
+            plane,
+            client: self.below.plane(plane),
+        }
+    }
+
+    /// Waits for a super object of the tenant's, by name, that is as `good` says.
+    pub async fn super_object(
+        &self,
+        tenant: &Tenant,
+        resource: &Resource,
+        name: &str,
+        good: impl Fn(&Object) -> bool,
+    ) -> Object {
+        let what = format!("{} {name} of {} is below as it should be", resource.kind, tenant.name);
+        until(&what, &self.below, resource, None, |objects| {
+            let ours = |object: &&Object| object.name() == name && tenant.owns(object) && good(object);
+            objects.iter().find(ours).cloned()
+        })
+        .await
+    }
+
+    /// Waits until the tenant has no super object of that name.
+    pub async fn super_object_gone(&self, tenant: &Tenant, resource: &Resource, name: &str) {
+        let what = format!("{} {name} of {} is not below", resource.kind, tenant.name);
+        until(&what, &self.below, resource, None, |objects| {
+            let ours = |object: &Object| object.name() == name && tenant.owns(object);
+            (!objects.iter().any(ours)).then_some(())
+        })
+        .await;
+    }
+
+    /// All that the super plane has of a tenant: `Pod web`.
+    pub async fn all_below(&self, tenant: &Tenant) -> Vec<String> {
+        let mut found = Vec::new();
+        for kind in self.below.discover().await.unwrap() {
+            if !kind.can("list") || kind.resource == VIRTUAL_CLUSTERS {
+                continue;
+            }
+            let list = self
+                .below
+                .list_all(&kind.resource, None, &client::ListOptions::default())
+                .await;
+            for object in list.unwrap().items {
+                let text = object.tree().to_string();
+                if tenant.owns(&object) || text.contains(tenant.plane.as_str()) {
+                    found.push(format!("{} {}", kind.resource.kind, object.name()));
+                }
+            }
+        }
+        found
+    }
+
+    pub async fn delete_tenant(&self, tenant: &Tenant) {
+        let options = DeleteOptions::default();
+        self.below
+            .delete(&VIRTUAL_CLUSTERS, None, &tenant.name, &options)
+            .await
+            .unwrap();
+        let gone = |clusters: &[Object]| named(clusters, &tenant.name).is_none().then_some(());
+        until("the tenant is gone", &self.below, &VIRTUAL_CLUSTERS, None, gone).await;
+    }
+}
+
+impl Tenant {
+    pub fn owns(&self, below: &Object) -> bool {
+        below.label(identity::PLANE) == Some(self.plane.as_str())
+    }
+
+    pub async fn make(&self, resource: &Resource, namespace: &str, body: &Value) -> Object {
+        let namespace = Some(namespace).filter(|namespace| !namespace.is_empty());
+        self.client.create(resource, namespace, body).await.unwrap()
+    }
+
+    /// A namespace; its default account is there when this returns.
+    pub async fn make_namespace(&self, name: &str) {
+        self.make(&resource::NAMESPACES, "", &json!({"metadata": {"name": name}}))
+            .await;
+        let namespace = Some(name);
+        until(
+            "the account is there",
+            &self.client,
+            &resource::SERVICE_ACCOUNTS,
+            namespace,
+            |accounts| named(accounts, "default").map(drop),
+        )
+        .await;
+    }
+
+    pub async fn make_pod(&self, namespace: &str, name: &str, change: impl FnOnce(&mut Value)) -> Object {
+        let mut pod = pod(name);
+        change(&mut pod);
+        self.make(&resource::PODS, namespace, &pod).await
+    }
+
+    /// Waits for an object of the tenant's own that is as `good` says.
+    pub async fn object(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        good: impl Fn(&Object) -> bool,
+    ) -> Object {
+        let what = format!("{} {name} at {} is as it should be", resource.kind, self.name);
+        let namespace = Some(namespace).filter(|namespace| !namespace.is_empty());
+        until(&what, &self.client, resource, namespace, |objects| {
+            named(objects, name).filter(|object| good(object)).cloned()
+        })
+        .await
+    }
+
+    pub async fn running(&self, namespace: &str, name: &str) -> Object {
+        self.object(&resource::PODS, namespace, name, |pod| {
+            pod.tree()["status"]["phase"] == "Running"
+        })
+        .await
+    }
+
+    pub async fn gone(&self, resource: &Resource, namespace: &str, name: &str) {
+        let what = format!("{} {name} at {} is gone", resource.kind, self.name);
+        let namespace = Some(namespace).filter(|namespace| !namespace.is_empty());
+        until(&what, &self.client, resource, namespace, |objects| {
+            named(objects, name).is_none().then_some(())
+        })
+        .await;
+    }
+
+    pub async fn delete(&self, resource: &Resource, namespace: &str, name: &str, grace_seconds: Option<u32>) {
+        let options = DeleteOptions {
+            grace_seconds,
+            ..DeleteOptions::default()
+        };
+        let namespace = Some(namespace).filter(|namespace| !namespace.is_empty());
+        self.client.delete(resource, namespace, name, &options).await.unwrap();
+    }
+
+    pub async fn merge(&self, resource: &Resource, namespace: &str, name: &str, patch: Value) -> Object {
+        let namespace = Some(namespace).filter(|namespace| !namespace.is_empty());
+        self.client
+            .patch(resource, namespace, name, &Patch::Merge(patch))
+            .await
+            .unwrap()
+    }
+}
+
+pub fn pod(name: &str) -> Value {
+    json!({"metadata": {"name": name, "labels": {"app": name}},
+        "spec": {"containers": [{"name": "main", "image": "registry.example/one:1"}]}})
+}
+
+pub fn named<'a>(objects: &'a [Object], name: &str) -> Option<&'a Object> {
+    objects.iter().find(|object| object.name() == name)
+}
+
+/// Watches until the objects are as `done` wants them.
+pub async fn until<T>(
+    what: &str,
+    client: &Client,
+    resource: &Resource,
+    namespace: Option<&str>,
+    done: impl FnMut(&[Object]) -> Option<T>,
+) -> T {
+    match tokio::time::timeout(PATIENCE, wait_until(client, resource, namespace, done)).await {
+        Ok(found) => found,
+        Err(_) => panic!("waited in vain until {what}"),
+    }
+}
+
+fn root_ca(planes: &PlanesInMemory) -> controllers::RootCa {
+    let (planes, root) = (planes.server.planes().clone(), planes.root.clone());
+    Arc::new(move |plane: &PlaneKey| {
+        let (planes, plane, root) = (planes.clone(), plane.clone(), root.clone());
+        Box::pin(async move {
+            let opened = match plane == root {
+                true => planes.root().await,
+                false => planes.open(plane.plane).await,
+            };
+            opened.ok().map(|plane| plane.record.ca_cert_pem.clone())
+        })
+    })
+}
+
+/// Planes of this process, as the binary's wiring has it.
+struct InProcess {
+    planes: Planes,
+    shared: SourceId,
+}
+
+impl InProcess {
+    async fn open(&self, id: PlaneId) -> Result<Option<Provisioned>, ProvisionError> {
+        match self.planes.open(id).await {
+            Ok(plane) => Ok(Some(Provisioned {
+                plane: PlaneKey {
+                    source: self.shared.clone(),
+                    plane: plane.id,
+                },
+                name: plane.record.name.clone(),
+                kubernetes_address: plane.record.kubernetes_service_ip.to_string(),
+                ca_pem: plane.record.ca_cert_pem.clone(),
+            })),
+            Err(status) if status.reason == Reason::NotFound => Ok(None),
+            Err(status) => Err(failed(status)),
+        }
+    }
+}
+
+#[async_trait]
+impl Provisioner for InProcess {
+    async fn provide(&self, name: &str) -> Result<Provisioned, ProvisionError> {
+        let id = match self.planes.find(name).await.map_err(failed)? {
+            Some(id) => id,
+            None => {
+                let spec = PlaneSpec {
+                    name: name.to_owned(),
+                    ..PlaneSpec::default()
+                };
+                self.planes.create(spec).await.map_err(failed)?.id
+            }
+        };
+        let busy = || ProvisionError::Busy(format!("the plane of an older {name:?} is being deleted"));
+        self.open(id).await?.ok_or_else(busy)
+    }
+
+    async fn find(&self, plane: PlaneId) -> Result<Option<Provisioned>, ProvisionError> {
+        self.open(plane).await
+    }
+
+    async fn named(&self, name: &str) -> Result<Option<PlaneId>, ProvisionError> {
+        self.planes.find(name).await.map_err(failed)
+    }
+
+    async fn delete(&self, plane: PlaneId) -> Result<(), ProvisionError> {
+        match self.planes.delete(plane).await {
+            Err(status) if status.reason != Reason::NotFound => Err(failed(status)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn failed(status: Status) -> ProvisionError {
+    ProvisionError::Failed(status.message)
+}
+
+struct Nodes(NodeViews);
+
+struct OfNodes(NodeView);
+
+impl Projection for Nodes {
+    fn lens<'a>(&'a self, plane: &'a Plane) -> BoxFuture<'a, Result<Arc<dyn Lens>, Status>> {
+        Box::pin(async move {
+            let view = self.0.view(plane.id, &plane.record.name).await;
+            let lens: Arc<dyn Lens> = Arc::new(OfNodes(view.expect("the views last as long as the house")));
+            Ok(lens)
+        })
+    }
+}
+
+impl Lens for OfNodes {
+    fn show(&self, node: &Object) -> Option<Object> {
+        self.0.show(node)
+    }
+
+    fn since(&self) -> Revision {
+        Revision(self.0.since())
+    }
+
+    fn replaced(&self) -> BoxFuture<'static, ()> {
+        self.0.replaced()
+    }
+}
