@@ -42,6 +42,16 @@ pub const TEST: &[Needed] = &[
         what_for: "is the real etcd that keyspaces are compared with",
     },
     Needed {
+        program: "etcdctl",
+        package: "etcd-client",
+        what_for: "looks into that etcd",
+    },
+    Needed {
+        program: "curl",
+        package: "curl",
+        what_for: "is a client inside Pods",
+    },
+    Needed {
         program: "ip",
         package: "iproute2",
         what_for: "makes network namespaces for tests",

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Container as Spec, Pod};
 use super::events::EventType;
 use super::handler::Target;
 use super::hooks;
-use super::worker::Worker;
+use super::worker::{Worker, revision};
 use crate::container::sandbox::log_directory_name;
 use crate::cri::{CriError, Runtime};
 use crate::pod::observed::Observed;
@@ -153,16 +153,17 @@ impl Worker {
     async fn stop_within_grace(&mut self) -> Result<std::sync::Arc<Observed>, CriError> {
         loop {
             self.take_newest();
+            let asked = grace_seconds(&self.pod);
             // Taken out of the plane without a word, the Pod has at least a second.
-            let grace = grace_seconds(&self.pod);
-            let grace = if *self.signals.gone.borrow() {
-                grace.max(1)
-            } else {
-                grace
-            };
+            let least = u64::from(*self.signals.gone.borrow());
+            let grace = asked.max(least);
+            let known = revision(&self.pod);
             let mut pod = self.signals.pod.clone();
+            // Less than was asked before, by a Pod that is newer: or this would come true again and again.
             let shortened = async move {
-                let _ = pod.wait_for(|pod| grace_seconds(pod) < grace).await;
+                let _ = pod
+                    .wait_for(|pod| revision(pod) >= known && grace_seconds(pod) < asked)
+                    .await;
             };
             tokio::select! {
                 result = self.stop_all(grace) => return result,
