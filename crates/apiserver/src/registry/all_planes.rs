@@ -26,7 +26,7 @@ impl Registry {
             .filter(|info| info.is_stored())
             .map(Kind::BuiltIn)
             .ok_or_else(refusals::unknown_resource)?;
-        if !info.subresource.is_empty() || info.namespace.is_some() || info.name.is_some() {
+        if !info.subresource.is_empty() || info.namespace.is_some() {
             return Err(refusals::method_not_allowed());
         }
         let shared: Arc<dyn Keyspace> = Arc::clone(self.planes().shared());

@@ -108,7 +108,9 @@ impl Registry {
         if !kind.is_namespaced() && info.namespace.is_some() {
             return Err(refusals::unknown_resource());
         }
-        if kind.is_namespaced() && info.namespace.is_none() && (info.name.is_some() || info.verb == Verb::Create) {
+        // A list or watch has a name only by its selector.
+        let names_one = info.name.is_some() && !matches!(info.verb, Verb::List | Verb::Watch);
+        if kind.is_namespaced() && info.namespace.is_none() && (names_one || info.verb == Verb::Create) {
             return Err(refusals::method_not_allowed());
         }
         if info.name.is_none() && matches!(info.verb, Verb::Update | Verb::Patch) {

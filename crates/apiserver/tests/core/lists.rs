@@ -197,3 +197,23 @@ async fn an_expired_token_is_exchanged_for_one_that_goes_on() {
     assert_eq!((status.as_u16(), &expired["reason"]), (410, &json!("Expired")));
     assert_eq!(rest, ["c02", "c03", "c04", "d", "kube-root-ca.crt"]);
 }
+
+#[tokio::test]
+async fn one_name_in_all_namespaces_and_in_all_planes_can_be_listed_and_watched() {
+    let house = House::new();
+    let (acme, globex) = (house.tenant("acme").await, house.tenant("globex").await);
+    for api in [&acme, &globex] {
+        api.made(CONFIG_MAPS, &json!({"metadata": {"name": "one"}})).await;
+        api.made(CONFIG_MAPS, &json!({"metadata": {"name": "two"}})).await;
+    }
+    let path = "/api/v1/configmaps?fieldSelector=metadata.name%3Done";
+
+    assert_eq!(acme.names(path).await, ["one"]);
+    let mut watch = acme.watch(&format!("{path}&watch=1")).await;
+    assert_eq!(watch.short().await, "ADDED one");
+    let (status, list) = house.all().get(path).await;
+    assert_eq!((status.as_u16(), list["items"].as_array().unwrap().len()), (200, 2));
+    let mut watch = house.all().watch(&format!("{path}&watch=1")).await;
+    assert_eq!(watch.short().await, "ADDED one");
+    assert_eq!(watch.short().await, "ADDED one");
+}
