@@ -34,9 +34,7 @@ pub fn start(shared: &Arc<Shared>, tasks: &Tasks) {
     for_below(shared, tasks, &sides.below.namespaces, |origin, _| {
         vec![namespace(origin.plane, &origin.namespace)]
     });
-    for_below(shared, tasks, &sides.below.pods, |origin, pod| {
-        vec![below(What::Pod, origin, pod.name())]
-    });
+    watch(shared, tasks, &sides.below.pods, pods_below, |_| Vec::new());
     for_below(shared, tasks, &sides.below.services, |origin, service| {
         vec![below(What::Service, origin, service.name())]
     });
@@ -106,6 +104,21 @@ fn services_above(shared: &Shared, change: &Change) -> Vec<Item> {
     items
 }
 
+/// What a super Pod stands for, and with its first sight the Events about it that were seen before it was.
+fn pods_below(shared: &Shared, change: &Change) -> Vec<Item> {
+    let mut items = standing_for(shared, change, |origin, pod| vec![below(What::Pod, origin, pod.name())]);
+    if let (None, Some(pod)) = (&change.old, &change.new)
+        && let Some(origin) = Origin::of(pod, &shared.options.super_cluster.id)
+    {
+        let events = shared.sides.below.events.by_index(sides::INVOLVED, pod.uid());
+        items.extend(events.into_iter().map(|(key, _)| Item {
+            plane: origin.plane,
+            ..Item::of(What::Event, &key)
+        }));
+    }
+    items
+}
+
 /// An Event about a super Pod that stands for a tenant's.
 fn events_below(shared: &Shared, change: &Change) -> Vec<Item> {
     let Some(event) = &change.new else { return Vec::new() };
@@ -132,8 +145,9 @@ fn watch(
 ) {
     let shared = shared.clone();
     let informer = informer.clone();
+    // Here and not in the task: whatever becomes whole after the first item was handled is heard of.
+    let mut changes = informer.subscribe();
     tasks.spawn(async move {
-        let mut changes = informer.subscribe();
         while let Some(notice) = changes.next().await {
             let found = match notice {
                 Notice::Change(change) => items(&shared, &change),
@@ -177,16 +191,18 @@ fn for_below(
     informer: &Informer,
     items: impl Fn(&Origin, &Object) -> Vec<Item> + Send + Sync + 'static,
 ) {
-    let items = move |shared: &Shared, change: &Change| {
-        let origin_of = |object| Some((Origin::of(object, &shared.options.super_cluster.id)?, object));
-        let mut found = Vec::new();
-        // Both, since somebody may have changed whom it says that it stands for.
-        for (origin, object) in change.old.iter().chain(&change.new).filter_map(origin_of) {
-            found.extend(items(&origin, object));
-        }
-        found
-    };
+    let items = move |shared: &Shared, change: &Change| standing_for(shared, change, &items);
     watch(shared, tasks, informer, items, |_| Vec::new());
+}
+
+fn standing_for(shared: &Shared, change: &Change, items: impl Fn(&Origin, &Object) -> Vec<Item>) -> Vec<Item> {
+    let origin_of = |object| Some((Origin::of(object, &shared.options.super_cluster.id)?, object));
+    let mut found = Vec::new();
+    // Both, since somebody may have changed whom it says that it stands for.
+    for (origin, object) in change.old.iter().chain(&change.new).filter_map(origin_of) {
+        found.extend(items(&origin, object));
+    }
+    found
 }
 
 /// All that there is on both sides.

@@ -59,6 +59,7 @@ impl Shared {
         down: Option<&Down>,
     ) -> Result<Option<Duration>, SyncError> {
         let mut look_again = None;
+        let mut is_there = false;
         for (_, secret) in self.sides.below.secrets.by_index(sides::POD, &sides::origin_key(key)) {
             let owner = secret.annotation(identity::UID).unwrap_or("");
             let is_ours = tenant_pod.is_some_and(|pod| pod.uid() == owner && !pod_plan::is_finished(pod));
@@ -76,31 +77,73 @@ impl Shared {
             let (Some(pod), Some(down), true) = (tenant_pod, down, is_ours) else {
                 continue;
             };
-            if down.values.tokens.is_empty() || secret.name() != tenant.pod_secret(pod.uid()) {
+            if down.values.is_empty() || secret.name() != tenant.pod_secret(pod.uid()) {
                 continue;
             }
+            is_there = true;
             let due = secret
                 .annotation(REFRESH_AT)
                 .and_then(|at| at.parse().ok())
                 .unwrap_or(0);
             let now = self.now();
-            if due > now {
-                look_again = Some(Duration::from_secs(due - now));
+            let data = &secret.tree()["data"];
+            let lacks_token = down.values.tokens.iter().any(|token| !data[&token.key].is_string());
+            if due <= now || lacks_token {
+                let (data, refresh_at) = self.pod_values(key, pod, down).await?;
+                let annotations = json!({REFRESH_AT: refresh_at.to_string()});
+                self.patch_pod_secret(&secret, json!({"data": data, "metadata": {"annotations": annotations}}))
+                    .await?;
+                look_again = Some(Duration::from_secs(refresh_at.saturating_sub(now)));
                 continue;
             }
-            let (data, refresh_at) = self.pod_values(key, pod, down).await?;
-            let patch = json!({"data": data, "metadata": {"uid": secret.uid(), "annotations": {REFRESH_AT: refresh_at.to_string()}}});
-            self.super_client
-                .patch(
-                    &resource::SECRETS,
-                    Some(secret.namespace()),
-                    secret.name(),
-                    &Patch::Merge(patch),
-                )
-                .await?;
-            look_again = Some(Duration::from_secs(refresh_at.saturating_sub(now)));
+            let changed: Map<String, Value> = literals(down).filter(|(name, value)| data[name] != *value).collect();
+            if !changed.is_empty() {
+                self.patch_pod_secret(&secret, json!({"data": changed})).await?;
+            }
+            if !down.values.tokens.is_empty() {
+                look_again = Some(Duration::from_secs(due - now));
+            }
+        }
+        if let (false, Some(pod), Some(below), Some(down)) = (is_there, tenant_pod, super_pod, down) {
+            self.restore_pod_secret(tenant, key, pod, below, down).await?;
         }
         Ok(look_again)
+    }
+
+    async fn patch_pod_secret(&self, secret: &Object, patch: Value) -> Result<(), SyncError> {
+        let patch = Patch::Merge(pods::with_uid(patch, secret));
+        self.super_client
+            .patch(&resource::SECRETS, Some(secret.namespace()), secret.name(), &patch)
+            .await?;
+        Ok(())
+    }
+
+    /// Makes the Secret of a Pod that runs below again, if it has gone there.
+    async fn restore_pod_secret(
+        &self,
+        tenant: &Tenant,
+        key: &ObjectKey,
+        tenant_pod: &Object,
+        super_pod: &Object,
+        down: &Down,
+    ) -> Result<(), SyncError> {
+        let is_its = super_pod.annotation(identity::UID) == Some(tenant_pod.uid());
+        let ends = |pod: &Object| pod.is_deleting() || pod_plan::is_finished(pod);
+        if down.values.is_empty() || !is_its || ends(tenant_pod) || ends(super_pod) {
+            return Ok(());
+        }
+        let below = Some(super_pod.namespace());
+        // The cache may not show yet what was made with the Pod.
+        let there = pods::found(
+            self.super_client
+                .get(&resource::SECRETS, below, &down.secret_name)
+                .await,
+        )?;
+        if there.is_none() {
+            self.ensure_pod_secret(tenant, key, tenant_pod, down, super_pod.namespace())
+                .await?;
+        }
+        Ok(())
     }
 
     /// The Secret's data, and when its first token has to be replaced.
@@ -129,9 +172,7 @@ impl Shared {
             let life = pods::refresh_after(Duration::from_secs(wanted.expiration_seconds)).max(REFRESH_MIN);
             refresh_at = refresh_at.min(now + life.as_secs());
         }
-        for (name, value) in &down.values.literals {
-            data.insert(name.clone(), STANDARD.encode(value).into());
-        }
+        data.extend(literals(down));
         Ok((data.into(), refresh_at))
     }
 
@@ -143,4 +184,10 @@ impl Shared {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs())
     }
+}
+
+/// What of a Pod's values is no token, as a Secret has it.
+fn literals(down: &Down) -> impl Iterator<Item = (String, Value)> {
+    let literals = down.values.literals.iter();
+    literals.map(|(name, value)| (name.clone(), STANDARD.encode(value).into()))
 }

@@ -227,9 +227,11 @@ impl Shared {
 
     async fn write_status(&self, key: &ObjectKey, pod: &Object, status: Value) -> Result<(), SyncError> {
         let client = self.options.planes.client(&key.plane)?;
-        // A merge would keep what the super cluster has taken away.
+        // A merge would keep what the super cluster has taken away. And only if nobody wrote since: conditions of readiness
+        // gates that came meanwhile would be lost.
         let patch = Patch::Json(json!([
             {"op": "test", "path": "/metadata/uid", "value": pod.uid()},
+            {"op": "test", "path": "/metadata/resourceVersion", "value": pod.resource_version()},
             {"op": "add", "path": "/status", "value": status},
         ]));
         match client
@@ -237,6 +239,7 @@ impl Shared {
             .await
         {
             Ok(_) => Ok(()),
+            // The newer one is on its way to the cache, and will be compared again.
             Err(error) if error.is_not_found() || error.is_conflict() || error.is_invalid() => Ok(()),
             Err(error) => Err(error.into()),
         }

@@ -134,7 +134,7 @@ impl Shared {
         let client = self.options.planes.client(&key.plane)?;
         let patch = Patch::Json(json!([
             {"op": "test", "path": "/metadata/uid", "value": object.uid()},
-            {"op": "add", "path": "/status", "value": wanted},
+            {"op": "add", "path": "/status/loadBalancer", "value": wanted["loadBalancer"]},
         ]));
         client
             .patch_sub(&resource::SERVICES, key.namespace(), &key.name, "status", &patch)

@@ -12,6 +12,9 @@ pub const ORIGIN: &str = "origin";
 /// Index of Pods' own Secrets by the Pod: `plane/namespace/name`. Also the annotation that names the Pod.
 pub const POD: &str = "tenancy.mangrove.io/pod";
 
+/// Index of Events by the uid of the super Pod that they are about.
+pub const INVOLVED: &str = "involved";
+
 /// Tenants' objects, of all planes.
 pub struct Above {
     pub namespaces: Informer,
@@ -105,7 +108,11 @@ impl Sides {
                     InformerOptions {
                         field_selector: Some("involvedObject.kind=Pod".to_owned()),
                         ..InformerOptions::default()
-                    },
+                    }
+                    .index(INVOLVED, |_, event| {
+                        let uid = event.tree()["involvedObject"]["uid"].as_str();
+                        uid.map(str::to_owned).into_iter().collect()
+                    }),
                 ),
                 virtual_clusters: Informer::start(
                     &options.super_sources,

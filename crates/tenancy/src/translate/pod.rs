@@ -391,17 +391,23 @@ mod tests {
     }
 
     #[test]
-    fn a_downward_volume_tells_the_tenants_uid_and_keeps_the_rest() {
+    fn a_downward_volume_tells_the_tenants_uid_and_labels_and_keeps_the_rest() {
         let down = down_of(
             json!({"containers": [], "volumes": [{"name": "info", "downwardAPI": {"items": [
                 {"path": "uid", "fieldRef": {"fieldPath": "metadata.uid"}},
                 {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
+                {"path": "name", "fieldRef": {"fieldPath": "metadata.name"}},
             ]}}]}),
         );
 
         let sources = &down.pod["spec"]["volumes"][0]["projected"]["sources"];
-        assert_eq!(sources[0]["secret"]["items"], json!([{"key": "uid", "path": "uid"}]));
-        assert_eq!(sources[1]["downwardAPI"]["items"][0]["path"], "labels");
+        assert_eq!(
+            sources[0]["secret"]["items"],
+            json!([{"key": "uid", "path": "uid"}, {"key": "labels", "path": "labels"}])
+        );
+        assert_eq!(sources[1]["downwardAPI"]["items"][0]["path"], "name");
+        let labels = ("labels".to_owned(), "app=\"web\"".to_owned());
+        assert!(down.values.literals.contains(&labels));
         assert!(down.pod["spec"]["volumes"][0].get("downwardAPI").is_none());
     }
 

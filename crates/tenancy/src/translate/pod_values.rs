@@ -125,7 +125,7 @@ fn has_identity(items: &Value) -> bool {
     items.as_array().into_iter().flatten().any(|item| {
         matches!(
             item["fieldRef"]["fieldPath"].as_str(),
-            Some("metadata.namespace" | "metadata.uid")
+            Some("metadata.namespace" | "metadata.uid" | "metadata.labels" | "metadata.annotations")
         )
     })
 }
@@ -135,9 +135,46 @@ pub fn identity_value(pod: &Value, field: &Value) -> Option<(&'static str, Strin
     let (name, value) = match field.as_str()? {
         "metadata.namespace" => ("namespace", &pod["metadata"]["namespace"]),
         "metadata.uid" => ("uid", &pod["metadata"]["uid"]),
+        // Without the marks that they carry below. They may change while the Pod runs, and the Secret follows.
+        "metadata.labels" => return Some(("labels", lines(&pod["metadata"]["labels"]))),
+        "metadata.annotations" => return Some(("annotations", lines(&pod["metadata"]["annotations"]))),
         _ => return None,
     };
     Some((name, value.as_str()?.to_owned()))
+}
+
+/// A map as kubelets write it into a file: sorted, a line each, values quoted as Go does.
+fn lines(map: &Value) -> String {
+    let map = map.as_object().into_iter().flatten();
+    let sorted: std::collections::BTreeMap<&String, &str> =
+        map.map(|(key, value)| (key, value.as_str().unwrap_or(""))).collect();
+    let lines: Vec<String> = sorted
+        .into_iter()
+        .map(|(key, value)| format!("{key}={}", quoted(value)))
+        .collect();
+    lines.join("\n")
+}
+
+/// Go's `%q`.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\u{7}' => quoted.push_str("\\a"),
+            '\u{8}' => quoted.push_str("\\b"),
+            '\u{c}' => quoted.push_str("\\f"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            '\u{b}' => quoted.push_str("\\v"),
+            c if (c as u32) < 0x20 || c as u32 == 0x7f => quoted.push_str(&format!("\\x{:02x}", c as u32)),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 /// `key` in place of `ca.crt` in a list of items, or the whole file under its usual name.
@@ -160,5 +197,18 @@ fn items(items: &Value, key: &str) -> Value {
 fn remove(value: &mut Value, field: &str) {
     if let Some(map) = value.as_object_mut() {
         map.remove(field);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_is_written_as_kubelets_do() {
+        let map = json!({"b": "two", "a": "say \"hi\"\n\\ \u{1}ä"});
+
+        assert_eq!(lines(&map), "a=\"say \\\"hi\\\"\\n\\\\ \\x01ä\"\nb=\"two\"");
+        assert_eq!(lines(&Value::Null), "");
     }
 }

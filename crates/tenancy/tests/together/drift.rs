@@ -143,6 +143,61 @@ async fn what_is_changed_below_is_changed_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pods_own_secret_follows_its_labels_and_is_restored() {
+    let house = House::open().await;
+    let acme = house.tenant("acme").await;
+    acme.make_pod("default", "web", |pod| {
+        let labels = json!({"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}});
+        pod["spec"]["volumes"] = json!([{"name": "info", "downwardAPI": {"items": [labels]}}]);
+    })
+    .await;
+    acme.running("default", "web").await;
+    let own = until("it is there", &house.below, &SECRETS, None, |secrets| {
+        secrets.iter().find(|secret| acme.owns(secret)).cloned()
+    })
+    .await;
+    let labels = |text: &str| json!(base64(text));
+    assert_eq!(own.tree()["data"]["labels"], labels("app=\"web\""));
+
+    acme.merge(
+        &PODS,
+        "default",
+        "web",
+        json!({"metadata": {"labels": {"tier": "front"}}}),
+    )
+    .await;
+    let now = house
+        .super_object(&acme, &SECRETS, own.name(), |now| {
+            now.tree()["data"]["labels"] == labels("app=\"web\"\ntier=\"front\"")
+        })
+        .await;
+    assert_eq!(now.tree()["data"]["token-0"], own.tree()["data"]["token-0"]);
+
+    let spoilt = json!({"data": {"token-0": null, "ca.crt": labels("another")}});
+    patch(&house, &SECRETS, &now, spoilt).await;
+    let is_whole = |secret: &Object| {
+        let data = &secret.tree()["data"];
+        data["token-0"].is_string() && data["ca.crt"] == own.tree()["data"]["ca.crt"]
+    };
+    house.super_object(&acme, &SECRETS, own.name(), is_whole).await;
+    house
+        .below
+        .delete(&SECRETS, Some(own.namespace()), own.name(), &DeleteOptions::default())
+        .await
+        .unwrap();
+    house
+        .super_object(&acme, &SECRETS, own.name(), |again| {
+            again.uid() != own.uid() && is_whole(again)
+        })
+        .await;
+}
+
+fn base64(text: &str) -> String {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    STANDARD.encode(text)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_tenant_changes_goes_down() {
     let (house, acme) = shop().await;
 

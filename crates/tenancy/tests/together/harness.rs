@@ -54,6 +54,12 @@ pub struct Tenant {
 
 impl House {
     pub async fn open() -> House {
+        // `RUST_LOG=tenancy=debug,client=debug` tells why a test waits.
+        let told = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(told)
+            .with_test_writer()
+            .try_init();
         let planes = PlanesInMemory::start().await;
         let below = planes.root();
         let world = planes.world.clone();
