@@ -77,7 +77,10 @@ async fn clear(layout: &Layout) -> anyhow::Result<()> {
         .await
         .context("opening the runtime")?;
     runtime.teardown().await.context("ending the sandboxes")?;
-    unmount_below(&layout.data_dir)?;
+    // Only there: a person may have mounted the data directory, or a disk for a part of it.
+    for folder in [layout.node(), layout.runtime()] {
+        unmount_below(&folder)?;
+    }
     network::teardown(&network_options(0, 0))
         .await
         .context("taking the network back")?;
@@ -86,6 +89,9 @@ async fn clear(layout: &Layout) -> anyhow::Result<()> {
 
 /// Volumes of Pods that a killed server could not clean up.
 fn unmount_below(folder: &Path) -> anyhow::Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
     let folder = std::fs::canonicalize(folder).with_context(|| format!("reading {}", folder.display()))?;
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("reading /proc/self/mountinfo")?;
     // The fifth field is where; later mounts may lie on earlier ones.
@@ -93,7 +99,7 @@ fn unmount_below(folder: &Path) -> anyhow::Result<()> {
         .lines()
         .filter_map(|line| line.split(' ').nth(4))
         .map(unescape)
-        .filter(|path| path.starts_with(&folder));
+        .filter(|path| path.starts_with(&folder) && *path != folder);
     for path in below.collect::<Vec<_>>().into_iter().rev() {
         nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH)
             .with_context(|| format!("unmounting {}", path.display()))?;

@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    process::Stdio,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -27,6 +28,8 @@ const ROUNDS: u64 = 5;
 /// The server lives at least so long, and less than this and [`SPREAD_MS`] together.
 const ALIVE_MS: u64 = 100;
 const SPREAD_MS: u64 = 1900;
+/// Longer than a start takes on an idle machine.
+const STARTING_MS: u64 = 300;
 const REPLICAS: [u64; 4] = [3, 5, 2, 4];
 const WRITERS: usize = 4;
 
@@ -50,6 +53,11 @@ fn a_server_killed_at_random_moments_under_load_loses_nothing_and_doubles_nothin
             platform.end_server(Signal::SIGKILL);
         });
 
+        if round % 3 == 2 {
+            // A start may be cut short too.
+            let starting = Duration::from_millis(random.below(STARTING_MS));
+            start_and_kill(&platform, starting);
+        }
         platform.up();
 
         println!("round {round}: killed after {alive:?}, {wrote} writes were acknowledged");
@@ -62,6 +70,19 @@ fn a_server_killed_at_random_moments_under_load_loses_nothing_and_doubles_nothin
     );
     every_pod_is_there_once(&platform, &acme, &acknowledged);
     platform.finish();
+}
+
+fn start_and_kill(platform: &Platform, after: Duration) {
+    let mut up = platform.command(&["up", "--listen", "127.0.0.1:6443"]);
+    up.arg("--data-dir").arg(platform.data_dir());
+    let mut child = up
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    std::thread::sleep(after);
+    child.kill().expect("it was started here");
+    child.wait().expect("it was started here");
 }
 
 /// What was answered with success: ConfigMaps with their content, and the last scale.

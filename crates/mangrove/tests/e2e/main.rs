@@ -4,6 +4,7 @@
 
 mod bodies;
 mod crash;
+mod disk;
 mod door;
 mod in_cluster;
 mod on_etcd;

@@ -1,8 +1,11 @@
 //! What can be done wrong at the command line: one line that says what failed, why and what to do.
 
-use std::{net::TcpListener, os::unix::process::CommandExt, process::Command};
+use std::{net::TcpListener, os::unix::process::CommandExt, path::Path, process::Command};
 
-use nix::sys::signal::Signal;
+use nix::{
+    mount::{MsFlags, mount, umount},
+    sys::signal::Signal,
+};
 use testkit::{image::ImageBuilder, platform::Platform, said::Said};
 
 use crate::BINARY;
@@ -180,5 +183,24 @@ fn an_etcd_that_is_not_there_is_named() {
     };
     let platform = platform.with_options(&["--etcd-servers", "http://127.0.0.1:9"]);
     refused(platform.try_up(), 1, &["http://127.0.0.1:9", "etcd"]);
+    platform.finish();
+}
+
+#[test]
+fn a_kernel_without_what_containers_need_is_told() {
+    let Some(platform) = Platform::prepare(BINARY) else {
+        return;
+    };
+    let cgroups = Path::new("/sys/fs/cgroup");
+    mount(Some("none"), cgroups, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    refused(platform.try_up(), 1, &["cgroup", "mount cgroup2"]);
+    umount(cgroups).unwrap();
+
+    let filesystems = Path::new("/proc/filesystems");
+    let fewer = platform.folder().join("filesystems");
+    std::fs::write(&fewer, "nodev\ttmpfs\n\text4\n").unwrap();
+    mount(Some(&fewer), filesystems, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    refused(platform.try_up(), 1, &["overlay", "modprobe overlay"]);
+    umount(filesystems).unwrap();
     platform.finish();
 }

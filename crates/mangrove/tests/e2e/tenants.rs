@@ -120,6 +120,11 @@ fn a_virtual_cluster_object_makes_a_tenant_and_deleting_it_leaves_nothing() {
         let processes = platform.machine().groups.processes();
         (processes.len() == 1).then_some(())
     });
+    for folder in ["node/pods", "node/logs", "runtime/sandboxes", "runtime/containers"] {
+        let entries = std::fs::read_dir(platform.data_dir().join(folder)).unwrap().flatten();
+        let entries: Vec<_> = entries.map(|entry| entry.path()).collect();
+        assert!(entries.is_empty(), "{entries:#?}");
+    }
     platform.finish();
 }
 

@@ -38,6 +38,8 @@ fn two_tenants_run_one_manifest_under_the_same_names_and_do_not_see_each_other()
         files_are_copied_in_and_out(tenant, platform.folder());
         each_lists_only_its_own(tenant);
     }
+    names_of_one_are_not_known_to_the_other(acme, globex);
+    one_kind_has_two_schemas(acme, globex);
     attach_talks_to_the_process(acme);
     pods_are_the_same_pods_on_both_sides(&platform.root(), acme, globex);
     one_tenants_credential_is_refused_at_the_other(acme, globex);
@@ -154,6 +156,61 @@ fn each_lists_only_its_own(tenant: &Kubectl) {
         complaint.contains("the server doesn't have a resource type"),
         "{complaint}"
     );
+}
+
+fn names_of_one_are_not_known_to_the_other(acme: &Kubectl, globex: &Kubectl) {
+    globex.run(&["create", "service", "clusterip", "secret-plan", "--tcp=80:8080"]);
+    globex.run(&["set", "selector", "service", "secret-plan", "app=web"]);
+    let fetch = [
+        "exec",
+        "deployment/web",
+        "--",
+        "wget",
+        "-q",
+        "-O",
+        "-",
+        "http://secret-plan/",
+    ];
+    globex.until("the new name is known to its own", |globex| {
+        globex.said(&fetch).succeeded().then_some(())
+    });
+    let complaint = acme.refused(&fetch);
+    assert!(complaint.contains("bad address"), "{complaint}");
+    globex.run(&["delete", "service", "secret-plan"]);
+}
+
+/// D1: two tenants, one name, two schemas.
+fn one_kind_has_two_schemas(acme: &Kubectl, globex: &Kubectl) {
+    for (tenant, kind) in [(acme, "integer"), (globex, "string")] {
+        let schema = serde_json::json!({"type": "object", "properties": {"size": {"type": kind}}});
+        let definition = serde_json::json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": "hats.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
+                "names": {"plural": "hats", "singular": "hat", "kind": "Hat"},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]}});
+        tenant.apply(&definition.to_string());
+        tenant.run(&[
+            "wait",
+            "--for=condition=Established",
+            "crd/hats.example.com",
+            "--timeout=30s",
+        ]);
+    }
+    let hat = |size: serde_json::Value| {
+        serde_json::json!({"apiVersion": "example.com/v1", "kind": "Hat", "metadata": {"name": "top"}, "size": size})
+            .to_string()
+    };
+    let put_on = |tenant: &Kubectl, hat: &str| {
+        Said::with_input(&mut tenant.command(&["apply", "--validate=false", "-f", "-"]), hat)
+    };
+    put_on(acme, &hat(7.into())).out();
+    put_on(globex, &hat("seven".into())).out();
+    let complaint = put_on(globex, &hat(7.into())).complaint();
+    assert!(complaint.contains("size"), "{complaint}");
+    assert_eq!(acme.field(&["hat", "top"], ".size"), "7");
+    assert_eq!(globex.field(&["hat", "top"], ".size"), "seven");
+    acme.run(&["delete", "crd", "hats.example.com"]);
+    assert_eq!(globex.field(&["hat", "top"], ".size"), "seven");
+    globex.run(&["delete", "crd", "hats.example.com"]);
 }
 
 fn attach_talks_to_the_process(tenant: &Kubectl) {

@@ -85,7 +85,12 @@ fn scaling_makes_and_ends_pods(acme: &Kubectl) {
 
 fn a_pod_that_is_deleted_is_replaced(acme: &Kubectl) {
     let before = acme.names(&["pods", "-l", "app=web"]);
+    let mut watch = acme.follow(&["get", "pods", "-l", "app=web", "-w"]);
+    watch.wait_for(&before[0]);
     acme.run(&["delete", "pod", &before[0]]);
+    watch.wait_for("Terminating");
+    watch.wait_for("ContainerCreating");
+    watch.wait_for("1/1");
     rolled_out_of(acme, 3);
     let after = acme.names(&["pods", "-l", "app=web"]);
     assert!(!after.contains(&before[0]));
