@@ -197,6 +197,17 @@ async fn a_crash_is_seen_by_event_restarted_at_once_and_then_with_back_off() {
             .unwrap()
             .starts_with("back-off 10s restarting failed container=main pod=one_web(")
     );
+    world
+        .runtime
+        .until("an Event tells of it", |_| {
+            let events = world.plane.all("events");
+            events.iter().any(|event| {
+                let message = event["message"].as_str().unwrap_or_default();
+                event["reason"] == "BackOff"
+                    && message.starts_with("Back-off restarting failed container main in pod one_web(")
+            })
+        })
+        .await;
 }
 
 #[tokio::test]
@@ -367,6 +378,23 @@ async fn a_deletion_with_finalizers_or_a_shorter_grace_is_followed() {
 
     world.until_gone("one").await;
     assert!(world.runtime.calls().contains(&"stop main 0".to_owned()));
+}
+
+#[tokio::test]
+async fn a_pod_without_grace_that_is_taken_out_of_the_plane_is_stopped_once() {
+    let world = World::new().await;
+    world.pod(
+        "one",
+        json!({"terminationGracePeriodSeconds": 0, "containers": [{"name": "main", "image": "busybox:1"}]}),
+    );
+    world.until("one", ready).await;
+
+    world.plane.remove("pods", "web", "one");
+
+    world.runtime.until("it ends", |runtime| runtime.sandboxes() == 0).await;
+    let calls = world.runtime.calls();
+    let stops: Vec<&String> = calls.iter().filter(|call| call.starts_with("stop main")).collect();
+    assert_eq!(stops, ["stop main 1"]);
 }
 
 #[tokio::test]
