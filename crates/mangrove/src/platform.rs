@@ -4,12 +4,18 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
 pub const RUN_DIR: &str = "/run/mangrove";
+
+/// Threads of a killed process end in milliseconds; one that hangs in the kernel is not waited for.
+const DYING_MAX: Duration = Duration::from_secs(5);
+/// A process that is not a child can't be waited for by an event that every kernel has.
+const DYING_PAUSE: Duration = Duration::from_millis(2);
 
 /// A running (or killed) platform.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -115,6 +121,15 @@ impl Platform {
         start_time(self.pid) == Some(self.start_time)
     }
 
+    /// Lets a platform that was killed just now finish: an end takes the kernel a moment.
+    pub fn wait_if_killed(&self) {
+        let mut left = DYING_MAX;
+        while state(self.pid).as_deref() == Some("Z") && self.is_alive() && !left.is_zero() {
+            std::thread::sleep(DYING_PAUSE);
+            left = left.saturating_sub(DYING_PAUSE);
+        }
+    }
+
     /// The running platform that a command means.
     pub fn find(data_dir: Option<&Path>) -> anyhow::Result<Platform> {
         let platform = Platform::recorded()?.filter(Platform::is_alive);
@@ -136,16 +151,27 @@ pub fn same(one: &Path, other: &Path) -> bool {
     canonical(one) == canonical(other)
 }
 
+fn state(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().next().map(str::to_owned)
+}
+
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The command's name, in brackets, may hold spaces; fields are counted after it, from the third.
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_whitespace();
-    // A dead process that its parent has not asked for yet is no living platform.
-    if fields.next()? == "Z" {
+    // A dead process that its parent has not asked for yet is no living platform; one whose other threads are still ending is
+    // one: it holds its port and its locks until the last of them has.
+    if fields.next()? == "Z" && threads(pid) <= 1 {
         return None;
     }
     fields.nth(18)?.parse().ok()
+}
+
+fn threads(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
 }
 
 #[cfg(test)]

@@ -14,7 +14,9 @@ use crate::{
 
 pub fn run(options: cli::Up) -> anyhow::Result<()> {
     checks::machine()?;
-    if let Some(platform) = Platform::recorded()?.filter(Platform::is_alive) {
+    let recorded = Platform::recorded()?;
+    recorded.iter().for_each(Platform::wait_if_killed);
+    if let Some(platform) = recorded.filter(Platform::is_alive) {
         bail!(
             "a platform runs on this machine already (process {}, data directory {}): end it by `mangrove down`",
             platform.pid,

@@ -197,6 +197,9 @@ impl Drop for Platform {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("-- the platform's log ends with:\n{}", self.log());
+            let sockets = Command::new("ss").args(["-Hlntp"]).output();
+            let sockets = sockets.map(|output| output.stdout).unwrap_or_default();
+            eprintln!("-- who listens:\n{}", String::from_utf8_lossy(&sockets));
             if let Ok(folder) = std::env::var("MANGROVE_TEST_KEEP") {
                 let _ = fs::copy(
                     self.data_dir().join("mangrove.log"),

@@ -297,10 +297,13 @@ spec:
         read("cat /all/paint/colour /all/password /all/name"),
         "bluetr0ub4dorreader"
     );
-    let labels = read("cat /all/labels");
-    assert!(labels.lines().any(|line| line == "app=\"reader\""), "{labels}");
+    assert_eq!(read("cat /all/labels"), "app=\"reader\"");
     let annotations = read("cat /all/annotations");
     assert!(annotations.contains("note=\"from the manifest\""), "{annotations}");
+    assert!(
+        !annotations.contains("tenancy.mangrove.io"),
+        "what is below is not the tenant's: {annotations}"
+    );
     assert_eq!(read("cat /one/file"), "a=1\nb=2\n");
     assert_eq!(read("echo $FROM_colour $password"), "blue tr0ub4dor\n");
     assert_eq!(
