@@ -2,11 +2,18 @@
 
 use std::process::Command;
 
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
-use testkit::{kubectl::Kubectl, said::Said};
+use testkit::{
+    kubectl::{Following, Kubectl},
+    platform::{Platform, WEB_IMAGE},
+    said::Said,
+};
 
-use crate::{apply_web, platform_with_image, rolled_out};
+use crate::{BINARY, apply_web, platform_with_image, rolled_out};
 
 #[test]
 fn a_server_that_is_ended_or_killed_finds_everything_as_before_and_touches_no_container() {
@@ -88,4 +95,44 @@ fn what_runs(tenant: &Kubectl) -> Vec<Value> {
     let mut summaries: Vec<Value> = pods.iter().map(summary).collect();
     summaries.sort_by_key(|pod| pod["name"].to_string());
     summaries
+}
+
+#[test]
+fn a_server_in_the_foreground_shows_its_steps_and_leaves_containers_when_interrupted() {
+    let Some(platform) = Platform::prepare(BINARY) else {
+        return;
+    };
+    let mut up = platform.command(&["up", "--listen", "127.0.0.1:0"]);
+    up.arg("--data-dir").arg(platform.data_dir());
+    up.arg("--kubeconfig").arg(platform.kubeconfig("super"));
+    let mut server = Following::start(&mut up);
+    for step in [
+        "store",
+        "listening on 127.0.0.1:",
+        "container runtime",
+        "node agent",
+        "ready in ",
+    ] {
+        server.wait_for(step);
+    }
+    platform.import_web_image();
+    // Found without being told where it is.
+    let acme = platform.tenant("acme");
+    acme.run(&["run", "sleeper", &format!("--image={WEB_IMAGE}"), "--", "sleep", "1000"]);
+    acme.run(&["wait", "--for=condition=Ready", "pod/sleeper", "--timeout=60s"]);
+
+    kill(Pid::from_raw(i32::try_from(platform.pid()).unwrap()), Signal::SIGINT).unwrap();
+    server.wait_for("containers run on");
+    let (code, said) = server.finish();
+    assert_eq!(code, Some(0), "{said:#?}");
+    // Its supervisor and its process.
+    assert_eq!(platform.machine().groups.processes().len(), 2);
+
+    let said = platform.run(&["down"]);
+    assert!(said.contains(platform.data_dir().to_str().unwrap()), "{said}");
+    assert!(
+        platform.machine().leftovers().is_empty(),
+        "{:#?}",
+        platform.machine().leftovers()
+    );
 }
