@@ -13,19 +13,21 @@ use world::World;
 
 use crate::virtual_cluster::Settings;
 
+/// A plane that is asked has been made for a VirtualCluster, of which is heard soon.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+
 /// How long after a failure the super cluster is asked for its revision again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The views of all tenants. They end when this is dropped.
 pub struct NodeViews {
     known: watch::Receiver<Known>,
+    world: World,
     _tasks: Tasks,
 }
 
 #[derive(Default)]
 struct Known {
-    /// All VirtualClusters have been read once.
-    whole: bool,
     tenants: HashMap<String, Entry>,
 }
 
@@ -56,19 +58,26 @@ impl NodeViews {
         let follower = Follower {
             clusters: Informer::start(super_sources, VIRTUAL_CLUSTERS, InformerOptions::default()),
             client: super_sources.client(super_plane)?,
-            world,
+            world: world.clone(),
             changed,
         };
         tasks.spawn(follower.run());
-        Ok(NodeViews { known, _tasks: tasks })
+        Ok(NodeViews {
+            known,
+            world,
+            _tasks: tasks,
+        })
     }
 
-    /// The view of the plane of the tenant by this name. Waits while it is not known or just changing; `None` if the
-    /// views have ended.
+    /// The view of the plane of the tenant by this name. Waits a little while it is not known or just changing; `None` if
+    /// the views have ended.
     pub async fn view(&self, plane: PlaneId, tenant: &str) -> Option<NodeView> {
         let mut known = self.known.clone();
-        let settled = |known: &Known| known.whole && known.tenants.get(tenant) != Some(&Entry::Changing);
-        let entry = known.wait_for(settled).await.ok()?.tenants.get(tenant).cloned();
+        let is_settled = |known: &Known| matches!(known.tenants.get(tenant), Some(Entry::Settled(..)));
+        let entry = tokio::select! {
+            settled = known.wait_for(is_settled) => settled.ok()?.tenants.get(tenant).cloned(),
+            () = self.world.clock.sleep(WAIT_MAX) => None,
+        };
         let (settings, since) = match entry {
             Some(Entry::Settled(settings, since)) => (Some(settings), since),
             _ => (None, 0),
@@ -129,7 +138,6 @@ impl Follower {
                     .tenants
                     .insert(key.name.to_string(), Entry::Settled(settings, since));
             }
-            known.whole = true;
         });
         while let Some(notice) = changes.next().await {
             match notice {

@@ -34,7 +34,7 @@ struct State {
     trouble: Mutex<Option<(PlaneId, Manner)>>,
     /// Requests that were to change something, but for token requests and the like.
     writes: Mutex<Vec<String>>,
-    refused: watch::Sender<Vec<Instant>>,
+    refused: watch::Sender<Vec<(String, Instant)>>,
 }
 
 impl Gate {
@@ -70,11 +70,16 @@ impl Gate {
         self.state.writes.lock().unwrap().clone()
     }
 
-    /// Waits for so many refusals, and returns how long they took from the first to the last.
-    pub async fn refusals(&self, count: usize) -> Duration {
+    /// Waits until requests whose path ends so have been refused so many times; returns the pauses between.
+    pub async fn pauses(&self, end: &str, count: usize) -> Vec<Duration> {
+        let moments = |refused: &Vec<(String, Instant)>| -> Vec<Instant> {
+            let ours = refused.iter().filter(|(path, _)| path.ends_with(end));
+            ours.map(|(_, at)| *at).take(count).collect()
+        };
         let mut refused = self.state.refused.subscribe();
-        let refused = refused.wait_for(|refused| refused.len() >= count).await.unwrap();
-        refused[count - 1] - refused[0]
+        let refused = refused.wait_for(|refused| moments(refused).len() == count).await;
+        let moments = moments(&refused.unwrap());
+        moments.windows(2).map(|pair| pair[1] - pair[0]).collect()
     }
 }
 
@@ -100,7 +105,9 @@ impl Service<Request<Body>> for Gate {
         match trouble.filter(|(plane, _)| path.starts_with(&format!("/planes/{plane}/"))) {
             Some((_, Manner::Hangs)) => return Box::pin(std::future::pending()),
             Some((_, Manner::Fails)) => {
-                self.state.refused.send_modify(|refused| refused.push(Instant::now()));
+                self.state
+                    .refused
+                    .send_modify(|refused| refused.push((path, Instant::now())));
                 let mut response = Response::new(apiserver::full_body("down"));
                 *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
                 return Box::pin(async { Ok(response) });
