@@ -38,6 +38,54 @@ pub enum Current {
     Keep,
 }
 
+/// The current context of the file at `path`, where it holds all that is needed by itself: no other file, no program.
+pub fn read(path: &Path) -> Result<Entry, Error> {
+    let text = fs::read_to_string(path).map_err(|source| Error::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    let unreadable = |why: &str| Error::unreadable("the kubeconfig", why);
+    let config: Value = serde_saphyr::from_str(&text).map_err(|error| Error::unreadable("the kubeconfig", error))?;
+    let find = |section: &str, field: &str, name: &Value| -> Result<Value, Error> {
+        let mut items = config[section].as_array().into_iter().flatten();
+        let found = items.find(|item| !name.is_null() && item["name"] == *name);
+        found
+            .map(|item| item[field].clone())
+            .ok_or_else(|| unreadable(&format!("it has no {field} {name}")))
+    };
+    let decoded = |value: &Value| -> Result<String, Error> {
+        let bytes = STANDARD.decode(value.as_str().unwrap_or_default());
+        let bytes = bytes.map_err(|error| Error::unreadable("the kubeconfig's data", error))?;
+        String::from_utf8(bytes).map_err(|error| Error::unreadable("the kubeconfig's data", error))
+    };
+    let name = &config["current-context"];
+    let context = find("contexts", "context", name)?;
+    let cluster = find("clusters", "cluster", &context["cluster"])?;
+    let user = find("users", "user", &context["user"])?;
+    let credential = if let Some(token) = user["token"].as_str() {
+        Credential::Token(token.to_owned())
+    } else if user["client-key-data"].is_string() {
+        Credential::Certificate(Certified {
+            certificate_pem: decoded(&user["client-certificate-data"])?,
+            key_pem: decoded(&user["client-key-data"])?,
+        })
+    } else {
+        return Err(unreadable(
+            "its user has neither a token nor a certificate with its key in the file",
+        ));
+    };
+    Ok(Entry {
+        name: name.as_str().unwrap_or_default().to_owned(),
+        server: cluster["server"]
+            .as_str()
+            .ok_or_else(|| unreadable("its cluster has no server"))?
+            .to_owned(),
+        authority_pem: decoded(&cluster["certificate-authority-data"])?,
+        credential,
+        namespace: context["namespace"].as_str().map(str::to_owned),
+    })
+}
+
 /// A file of its own with one context, which is the current one.
 pub fn document(entry: &Entry) -> Result<String, Error> {
     let mut config = json!({"apiVersion": "v1", "kind": "Config", "preferences": {}});
@@ -218,8 +266,38 @@ mod tests {
         }
     }
 
-    fn read(path: &Path) -> Value {
+    fn parsed(path: &Path) -> Value {
         serde_saphyr::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config");
+        let certified = Certified {
+            certificate_pem: "C".to_owned(),
+            key_pem: "K".to_owned(),
+        };
+        let written = Entry {
+            credential: Credential::Certificate(certified),
+            namespace: Some("shop".to_owned()),
+            ..entry("acme")
+        };
+        merge(&path, &written, Current::Switch).unwrap();
+        merge(&path, &entry("globex"), Current::Keep).unwrap();
+
+        let entry = read(&path).unwrap();
+
+        assert_eq!(format!("{entry:?}"), format!("{written:?}"));
+    }
+
+    #[test]
+    fn a_file_without_a_current_context_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config");
+        fs::write(&path, "contexts: []").unwrap();
+
+        assert!(matches!(read(&path), Err(Error::Unreadable { .. })));
     }
 
     #[test]
@@ -234,17 +312,17 @@ mod tests {
              aws, args: [eks]}}\ncontexts:\n- name: prod\n  context: {cluster: prod, user: prod}\n",
         )
         .unwrap();
-        let before = read(&path);
+        let before = parsed(&path);
 
         merge(&path, &entry("acme"), Current::Keep).unwrap();
         merge(&path, &entry("acme"), Current::Switch).unwrap();
 
-        let between = read(&path);
+        let between = parsed(&path);
         assert_eq!(between["current-context"], "acme");
         assert_eq!(between["clusters"].as_array().unwrap().len(), 2);
         assert_eq!(between["users"][1]["user"]["token"], "token-of-acme");
         remove(&path, "acme").unwrap();
-        let mut after = read(&path);
+        let mut after = parsed(&path);
         after["current-context"] = json!("prod");
         assert_eq!(after, before);
     }
@@ -257,7 +335,7 @@ mod tests {
         merge(&path, &entry("acme"), Current::Keep).unwrap();
 
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(read(&path)["current-context"], "acme");
+        assert_eq!(parsed(&path)["current-context"], "acme");
         let left: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().collect();
         assert_eq!(left.len(), 1, "no lock and no half-written file remain");
     }
@@ -272,7 +350,7 @@ mod tests {
         merge(&link, &entry("acme"), Current::Keep).unwrap();
 
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(read(&real)["current-context"], "acme");
+        assert_eq!(parsed(&real)["current-context"], "acme");
     }
 
     #[test]

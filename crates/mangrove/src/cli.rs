@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{down, image, tenant, up};
+use crate::{bench, down, image, tenant, up};
 
 #[derive(Parser)]
 #[command(
@@ -30,6 +30,9 @@ pub enum Command {
     /// Container images of this machine
     #[command(subcommand)]
     Image(Image),
+    /// Measure this program on this machine
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 #[derive(Args, Clone)]
@@ -154,6 +157,7 @@ impl Command {
             Command::Down(options) => down::run(options),
             Command::Tenant(command) => tenant::run(command),
             Command::Image(command) => image::run(command),
+            Command::Bench(command) => bench::run(command),
         }
     }
 }

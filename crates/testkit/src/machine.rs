@@ -4,7 +4,8 @@
 use std::{io, path::Path, process::Command};
 
 use nix::{
-    mount::{MsFlags, mount},
+    errno::Errno,
+    mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
 };
 
@@ -42,6 +43,7 @@ impl Machine {
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)?;
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+        leave_others_mounts()?;
         mount(Some("run"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
         command("ip", &["link", "set", "lo", "up"])?;
         let groups = Groups::enter()?;
@@ -53,6 +55,25 @@ impl Machine {
     pub fn leftovers(&self) -> Vec<String> {
         Footprint::take(&self.groups).since(&self.before)
     }
+}
+
+/// Mounts of tests that run beside this one came along by copy, and go whenever those tests remove their folders.
+fn leave_others_mounts() -> io::Result<()> {
+    let temporary = std::env::temp_dir();
+    let table = std::fs::read_to_string("/proc/thread-self/mountinfo")?;
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4).map(Path::new));
+    // The last mounted is on top.
+    let below: Vec<&Path> = points
+        .filter(|point| point.starts_with(&temporary) && *point != temporary)
+        .collect();
+    for point in below.into_iter().rev() {
+        match umount2(point, MntFlags::MNT_DETACH) {
+            // It has gone meanwhile.
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 pub fn on_path(program: &str) -> bool {
