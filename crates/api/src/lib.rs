@@ -11,20 +11,24 @@
 //! Start reading at [`object`] (what is stored), [`resource`] (which kinds there are), [`keys`] (where they are
 //! stored), [`table`] (what is known of each).
 
+pub mod amounts;
 pub mod decode;
 pub mod default;
 pub mod discovery;
 pub mod field;
 pub mod keys;
+pub mod limits;
 pub mod names;
 pub mod object;
 pub mod openapi;
 pub mod patch;
 pub mod placement;
 pub mod plane;
+pub mod pod_security;
 pub mod printing;
 pub mod protobuf;
 pub mod quantity;
+pub mod quota;
 pub mod resource;
 pub mod schema;
 pub mod selector;

@@ -1,6 +1,6 @@
 //! `NamespaceLifecycle`: nothing is made in a namespace that is not there or about to go.
 
-use api::{Reason, Status, resource, status::Cause};
+use api::{Object, Reason, Status, resource, status::Cause};
 use serde_json::{Value, json};
 
 use super::{Attempt, Operation};
@@ -9,9 +9,12 @@ use crate::registry::{Kind, Place, refuse_forbidden};
 /// Upstream's `immortalNamespaces`.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
-pub(super) async fn check_open(attempt: &Attempt<'_>) -> Result<(), Status> {
-    let Some(namespace) = attempt.place.namespace.filter(|_| attempt.creates()) else {
-        return Ok(());
+/// The namespace that a Pod or what makes Pods is written to, or anything is made in; refused if that may not be.
+/// `None` for writes that no namespace decides about.
+pub(super) async fn of(attempt: &Attempt<'_>) -> Result<Option<Object>, Status> {
+    let needed = attempt.creates() || decides(attempt.place.kind);
+    let Some(namespace) = attempt.place.namespace.filter(|_| needed) else {
+        return Ok(None);
     };
     let info = api::table::find("", "v1", &resource::NAMESPACES.plural).expect("namespaces are a built-in kind");
     let kind = Kind::BuiltIn(info);
@@ -21,7 +24,11 @@ pub(super) async fn check_open(attempt: &Attempt<'_>) -> Result<(), Status> {
         namespace: None,
         name: namespace,
     };
-    let Some(stored) = place.read().await?.stored else {
+    let stored = place.read().await?.stored;
+    if !attempt.creates() {
+        return Ok(stored.map(|stored| stored.object));
+    }
+    let Some(stored) = stored else {
         return Err(
             Status::new(Reason::NotFound, format!("namespaces {namespace:?} not found")).about(
                 "",
@@ -44,7 +51,18 @@ pub(super) async fn check_open(attempt: &Attempt<'_>) -> Result<(), Status> {
         });
         return Err(status);
     }
-    Ok(())
+    Ok(Some(stored.object))
+}
+
+/// Kinds whose updates a namespace's labels are asked about.
+fn decides(kind: &Kind) -> bool {
+    let storage = kind.storage();
+    matches!(
+        (&*storage.group, &*storage.plural),
+        ("", "pods" | "podtemplates" | "replicationcontrollers")
+            | ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets")
+            | ("batch", "jobs" | "cronjobs")
+    )
 }
 
 pub(super) fn check_mortal(attempt: &Attempt<'_>) -> Result<(), Status> {

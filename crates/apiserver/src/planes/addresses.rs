@@ -1,7 +1,8 @@
 //! Addresses and node ports that planes share: one allocator for all, by create-if-absent of single keys.
 //!
 //! `/p/ips/<address>` and `/p/ports/<port>` in the shared keyspace hold whose it is. A random start and then the next
-//! free one: no bitmap, no lock, no key that all writers fight over.
+//! free one: no bitmap, no lock, no key that all writers fight over. Where the Service lies in the same keyspace its
+//! claims are made in one transaction with it; otherwise before it, and [`super::repair`] finds what a crash left.
 
 use std::{net::Ipv4Addr, ops::RangeInclusive, sync::Arc};
 
@@ -122,6 +123,56 @@ impl Addresses {
         })
     }
 
+    /// Any address of the range that is free now, for a claim that goes with a write (see [`Addresses::claim_of_address`]).
+    pub async fn free_address(&self, range: &RangeInclusive<Ipv4Addr>) -> Result<Result<Ipv4Addr, Taken>, Status> {
+        let first = u32::from(*range.start()) + 1;
+        let size = u32::from(*range.end()).saturating_sub(first);
+        for offset in self.offsets(size) {
+            let address = Ipv4Addr::from(first + offset);
+            if self.owner_of_address(address).await?.is_none() {
+                return Ok(Ok(address));
+            }
+        }
+        Ok(Err(Taken::Full))
+    }
+
+    /// Any port of the range that is free now and not one of `but`.
+    pub async fn free_port(&self, range: &RangeInclusive<u16>, but: &[u16]) -> Result<Result<u16, Taken>, Status> {
+        let size = u32::from(range.end().saturating_sub(*range.start())) + 1;
+        for offset in self.offsets(size) {
+            let port = range.start() + u16::try_from(offset).expect("an offset into a range of ports is one");
+            if !but.contains(&port) && self.owner_of_port(port).await?.is_none() {
+                return Ok(Ok(port));
+            }
+        }
+        Ok(Err(Taken::Full))
+    }
+
+    /// The claim of an address as a part of another transaction on the same keyspace: it fails if the address is taken.
+    pub fn claim_of_address(address: Ipv4Addr, owner: &Owner) -> (Compare, Op) {
+        claim_of(address_key(address), owner)
+    }
+
+    pub fn claim_of_port(port: u16, owner: &Owner) -> (Compare, Op) {
+        claim_of(port_key(port), owner)
+    }
+
+    /// Giving an address back as a part of another transaction; `None` if it is not the owner's.
+    pub async fn release_of_address(&self, address: Ipv4Addr, owner: &Owner) -> Result<Option<(Compare, Op)>, Status> {
+        self.release_of(address_key(address), owner).await
+    }
+
+    pub async fn release_of_port(&self, port: u16, owner: &Owner) -> Result<Option<(Compare, Op)>, Status> {
+        self.release_of(port_key(port), owner).await
+    }
+
+    async fn release_of(&self, key: Bytes, owner: &Owner) -> Result<Option<(Compare, Op)>, Status> {
+        let (_, found) = read_key(&*self.keyspace, key.clone()).await?;
+        Ok(found
+            .filter(|found| serde_json::from_slice::<Owner>(&found.value).is_ok_and(|has| has == *owner))
+            .map(|found| (Compare::unchanged(key.clone(), found.mod_revision), Op::delete(key))))
+    }
+
     pub async fn release_address(&self, address: Ipv4Addr, owner: &Owner) -> Result<(), Status> {
         self.release(address_key(address), owner).await
     }
@@ -135,6 +186,11 @@ impl Addresses {
         Ok(found.and_then(|found| serde_json::from_slice(&found.value).ok()))
     }
 
+    pub async fn owner_of_port(&self, port: u16) -> Result<Option<Owner>, Status> {
+        let (_, found) = read_key(&*self.keyspace, port_key(port)).await?;
+        Ok(found.and_then(|found| serde_json::from_slice(&found.value).ok()))
+    }
+
     fn offsets(&self, size: u32) -> impl Iterator<Item = u32> + use<> {
         let mut random = [0; 4];
         self.random.fill(&mut random);
@@ -144,13 +200,13 @@ impl Addresses {
 
     /// `None` if it was free; else whose it is.
     async fn claim(&self, key: Bytes, owner: &Owner) -> Result<Option<Owner>, Status> {
-        let value = serde_json::to_vec(owner).expect("an owner always encodes");
+        let (free, put) = claim_of(key.clone(), owner);
         let txned = self
             .keyspace
             .txn(
                 Txn {
-                    compares: vec![Compare::unchanged(key.clone(), Revision(0))],
-                    success: vec![Op::put(key.clone(), value)],
+                    compares: vec![free],
+                    success: vec![put],
                     failure: Vec::new(),
                 },
                 Options::default(),
@@ -194,6 +250,11 @@ impl Addresses {
             .map_err(refuse)?;
         Ok(())
     }
+}
+
+fn claim_of(key: Bytes, owner: &Owner) -> (Compare, Op) {
+    let value = serde_json::to_vec(owner).expect("an owner always encodes");
+    (Compare::unchanged(key.clone(), Revision(0)), Op::put(key, value))
 }
 
 fn address_key(address: Ipv4Addr) -> Bytes {

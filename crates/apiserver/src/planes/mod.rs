@@ -10,6 +10,7 @@ mod changes;
 mod custom;
 mod deletion;
 mod record;
+mod repair;
 mod set;
 mod storage;
 

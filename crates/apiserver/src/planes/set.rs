@@ -22,6 +22,7 @@ use super::{
     addresses::{Owner, Taken},
     changes::{Class, RETRY_AFTER},
     read_key, refuse,
+    repair::CLAIM_TO_WRITE_MAX,
 };
 use crate::template;
 
@@ -83,6 +84,8 @@ struct Inner {
     root: OnceCell<Arc<Plane>>,
     shared_changes: Changes,
     root_changes: Changes,
+    tasks: TaskTracker,
+    stop: CancellationToken,
 }
 
 impl Inner {
@@ -115,6 +118,8 @@ impl Planes {
             evictions: AtomicU64::new(0),
             custom: Bounded::new(CUSTOM_BYTES_MAX),
             root: OnceCell::new(),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
         }));
         let follow = follow_records(Arc::downgrade(&planes.0));
         let stop = stop.clone();
@@ -154,7 +159,27 @@ impl Planes {
 
     /// The super plane, made when first asked for.
     pub async fn root(&self) -> Result<Arc<Plane>, Status> {
-        self.0.root.get_or_try_init(|| self.open_root()).await.cloned()
+        let opened = async {
+            let plane = self.open_root().await?;
+            self.begin_repair(&plane);
+            Ok(plane)
+        };
+        self.0.root.get_or_try_init(|| opened).await.cloned()
+    }
+
+    /// Once, beside everything else: an address more or less is nothing to wait for.
+    fn begin_repair(&self, plane: &Arc<Plane>) {
+        let (planes, plane, stop) = (self.clone(), Arc::clone(plane), self.0.stop.clone());
+        self.0.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                repaired = planes.repair_claims(&plane, CLAIM_TO_WRITE_MAX) => match repaired {
+                    Ok(0) => {}
+                    Ok(count) => tracing::info!(count, "gave back claims that a crash had left without their Service"),
+                    Err(status) => tracing::warn!(%status, "claims without their Service were not looked for"),
+                },
+            }
+        });
     }
 
     /// A tenant's plane. `NotFound` if there is none, or if it is being deleted.

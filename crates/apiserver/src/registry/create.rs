@@ -12,13 +12,22 @@ use super::{
 };
 use crate::{
     Body,
-    admission::{self, Attempt, Operation},
+    admission::{self, Attempt, Operation, Overdraft},
     authz::escalation,
     context::Context,
 };
 
 /// How many names are generated before a collision is told (upstream's `maxNameGenerationCreateAttempts`).
 const NAME_TRIES: usize = 8;
+
+/// As for updates: each round somebody else's write has succeeded.
+const WRITE_TRIES: usize = 100;
+
+/// What was made, and what its maker is to be warned of.
+pub(super) struct Created {
+    pub stored: Stored,
+    pub warnings: Vec<String>,
+}
 
 impl Registry {
     pub(super) async fn create(
@@ -29,12 +38,13 @@ impl Registry {
     ) -> Result<Response<Body>, Status> {
         let tree = body::json(&body::bytes(request).await?)?;
         let read = body::object(kind, tree, context.query.field_validation)?;
-        let stored = self.create_object(context, kind, read.tree).await?;
+        let created = self.create_object(context, kind, read.tree).await?;
         let shown = forms::Shown::new(kind, &context.form, &self.planes().world().clock);
+        let warnings = [read.warnings, created.warnings].concat();
         Ok(forms::answer(
             StatusCode::CREATED,
-            shown.object(&stored),
-            &read.warnings,
+            shown.object(&created.stored),
+            &warnings,
         ))
     }
 
@@ -44,7 +54,7 @@ impl Registry {
         context: &Context,
         kind: &Kind,
         mut tree: Value,
-    ) -> Result<Stored, Status> {
+    ) -> Result<Created, Status> {
         let world = self.planes().world();
         check_namespace(context, kind, &mut tree)?;
         if !meta::text(&tree, "resourceVersion").is_empty() {
@@ -67,7 +77,7 @@ impl Registry {
             }
             let name = meta::text(&tree, "name").to_owned();
             match self.create_named(context, kind, &name, tree).await? {
-                Some(stored) => return Ok(stored),
+                Some(created) => return Ok(created),
                 None if generated && attempt < NAME_TRIES => {}
                 None => return Err(refusals::already_exists(kind, &name)),
             }
@@ -82,20 +92,20 @@ impl Registry {
         kind: &Kind,
         name: &str,
         mut tree: Value,
-    ) -> Result<Option<Stored>, Status> {
+    ) -> Result<Option<Created>, Status> {
         let place = Place {
             plane: &context.plane,
             kind,
             namespace: context.info.namespace.as_deref(),
             name,
         };
-        strategy::prepare_create(&kind.storage_info(), &mut tree);
         let attempt = Attempt {
             registry: self,
             place,
             operation: Operation::Create,
         };
-        admission::mutate(&attempt, &mut tree).await?;
+        let warnings = admission::mutate(&attempt, &mut tree).await?;
+        strategy::prepare_create(&kind.storage_info(), &mut tree);
         if kind.is_core("services") {
             services::complete(&mut tree);
         }
@@ -103,23 +113,50 @@ impl Registry {
         if kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
             definitions::prepare(self.planes(), &context.plane, &mut tree, None).await?;
         }
-        let found = place.read().await?;
-        if found.stored.is_some() {
-            return Ok(None);
+        for _ in 0..WRITE_TRIES {
+            let found = place.read().await?;
+            if found.stored.is_some() {
+                return Ok(None);
+            }
+            if context.dry_run() {
+                let object = Object::from_tree(tree);
+                escalation::check(&self.edge().authorizer, self.planes(), context, None, &object).await?;
+                self.charge(&place, None, Some(object.tree()), Overdraft::Refused)
+                    .await?;
+                let stored = Stored {
+                    object,
+                    revision: Revision(0),
+                };
+                return Ok(Some(Created { stored, warnings }));
+            }
+            if let Some(stored) = self.write_new(context, &place, found.guard, tree.clone()).await? {
+                if kind.is_core("resourcequotas") {
+                    self.settle_quota(&place).await;
+                }
+                return Ok(Some(Created { stored, warnings }));
+            }
         }
-        if context.dry_run() {
-            let object = Object::from_tree(tree);
-            escalation::check(&self.edge().authorizer, self.planes(), context, None, &object).await?;
-            return Ok(Some(Stored {
-                object,
-                revision: Revision(0),
-            }));
-        }
-        let claims = services::allocate(self.planes(), &place, &mut tree, None).await?;
+        Err(refusals::conflict(kind, name, refusals::MODIFIED))
+    }
+
+    /// `None` if something changed meanwhile: the place, or what is claimed or charged with it.
+    async fn write_new(
+        &self,
+        context: &Context,
+        place: &Place<'_>,
+        guard: Revision,
+        mut tree: Value,
+    ) -> Result<Option<Stored>, Status> {
+        let claims = services::allocate(self.planes(), place, &mut tree, None).await?;
         let object = Object::from_tree(tree);
         let outcome = async {
             escalation::check(&self.edge().authorizer, self.planes(), context, None, &object).await?;
-            self.put_new(&place, found.guard, &object).await
+            let charge = self
+                .charge(place, None, Some(object.tree()), Overdraft::Refused)
+                .await?;
+            let lease = self.lease(place).await?;
+            let beside = claims.beside().and(charge.beside);
+            place.put(self.planes(), guard, &object, lease, beside).await
         };
         match outcome.await {
             Ok(Some(revision)) => Ok(Some(Stored { object, revision })),
@@ -128,11 +165,6 @@ impl Registry {
                 refused.map(|_| None)
             }
         }
-    }
-
-    async fn put_new(&self, place: &Place<'_>, guard: Revision, object: &Object) -> Result<Option<Revision>, Status> {
-        let lease = self.lease(place).await?;
-        place.put(self.planes(), guard, object, lease).await
     }
 }
 

@@ -4,20 +4,23 @@ use std::time::Duration;
 
 use api::{Object, Status, strategy};
 use http::{Request, Response, StatusCode};
+use keyspace::Revision;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Kind, Place, Registry, Stored, body, definitions, forms, meta,
+    Kind, Place, Registry, Stored, body,
+    claims::Releases,
+    definitions, forms, meta,
+    objects::Beside,
     read::place,
     refusals::{self, MODIFIED, bad_request},
     scan::{Ask, Scan, Selectors},
-    services,
     update::is_over,
 };
 use crate::{
     Body,
-    admission::{self, Attempt, Operation},
+    admission::{self, Attempt, Operation, Overdraft},
     context::Context,
     query::Query,
 };
@@ -220,8 +223,7 @@ impl Registry {
                 if dry_run {
                     return Ok(Deleted::Gone(current));
                 }
-                if let Some(revision) = place.remove(self.planes(), found.guard).await? {
-                    self.after_removal(place, &current.object).await?;
+                if let Some(revision) = self.remove_object(place, found.guard, &current.object).await? {
                     return Ok(Deleted::Gone(Stored {
                         object: current.object,
                         revision,
@@ -236,7 +238,13 @@ impl Registry {
                 }));
             }
             if let Some(revision) = place
-                .put(self.planes(), found.guard, &object, self.lease(place).await?)
+                .put(
+                    self.planes(),
+                    found.guard,
+                    &object,
+                    self.lease(place).await?,
+                    Beside::default(),
+                )
                 .await?
             {
                 return Ok(Deleted::Pending(Stored { object, revision }));
@@ -291,15 +299,28 @@ impl Registry {
         Some(tree)
     }
 
-    /// What has to be given back when an object is gone.
-    pub(super) async fn after_removal(&self, place: &Place<'_>, object: &Object) -> Result<(), Status> {
-        if place.kind.is_core("services") {
-            services::release_all(self.planes(), place, object.tree()).await?;
-        }
+    /// Takes an object away and gives back what it had; `None` if somebody else wrote in between.
+    pub(super) async fn remove_object(
+        &self,
+        place: &Place<'_>,
+        guard: Revision,
+        object: &Object,
+    ) -> Result<Option<Revision>, Status> {
+        let releases = Releases::of(self.planes(), place, object.tree(), None).await?;
+        let charge = self
+            .charge(place, Some(object.tree()), None, Overdraft::Allowed)
+            .await?;
+        let beside = releases.beside.and(charge.beside);
+        let Some(revision) = place.remove(self.planes(), guard, beside).await? else {
+            return Ok(None);
+        };
+        drop(charge.turn);
+        releases.after.carry_out(self.planes()).await?;
         if place.kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
             definitions::remove_objects(place.plane, object).await?;
+            self.recount_quotas_of(place.plane, object).await;
         }
-        Ok(())
+        Ok(Some(revision))
     }
 }
 

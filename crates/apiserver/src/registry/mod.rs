@@ -6,6 +6,7 @@
 
 mod all_planes;
 mod body;
+mod claims;
 mod convert;
 mod create;
 pub mod definitions;
@@ -21,9 +22,9 @@ mod projected;
 mod read;
 mod refusals;
 mod scale;
-mod scan;
+pub(crate) mod scan;
 mod schema;
-mod services;
+pub(crate) mod services;
 pub mod splice;
 mod update;
 mod watch;
@@ -37,11 +38,12 @@ use streaming::PodBackend;
 use tokio_util::sync::CancellationToken;
 
 pub use kind::Kind;
-pub use objects::{Found, Place, Stored};
-pub(crate) use refusals::forbidden as refuse_forbidden;
+pub use objects::{Beside, Found, Place, Stored};
+pub(crate) use refusals::{forbidden as refuse_forbidden, invalid as refuse_invalid};
 
 use crate::{
     Body,
+    admission::Turns,
     context::{Context, PlaneRef, Verb},
     http::Edge,
     planes::{ChangeClass, Plane, Planes},
@@ -60,6 +62,7 @@ struct Inner {
     stop: CancellationToken,
     leases: Leases,
     projections: Projections,
+    quota_turns: Turns,
 }
 
 impl Registry {
@@ -76,11 +79,16 @@ impl Registry {
             stop,
             leases: Leases::default(),
             projections: Projections::default(),
+            quota_turns: Turns::default(),
         }))
     }
 
     pub fn planes(&self) -> &Planes {
         &self.0.planes
+    }
+
+    pub(crate) fn quota_turns(&self) -> &Turns {
+        &self.0.quota_turns
     }
 
     fn edge(&self) -> &Edge {

@@ -29,6 +29,21 @@ pub struct Found {
     pub stored: Option<Stored>,
 }
 
+/// What a write does besides, in one transaction with it: both happen or neither.
+#[derive(Default)]
+pub struct Beside {
+    pub compares: Vec<Compare>,
+    pub ops: Vec<Op>,
+}
+
+impl Beside {
+    pub fn and(mut self, other: Beside) -> Beside {
+        self.compares.extend(other.compares);
+        self.ops.extend(other.ops);
+        self
+    }
+}
+
 /// An object in stored form and its `resourceVersion`.
 #[derive(Clone)]
 pub struct Stored {
@@ -71,13 +86,14 @@ impl<'a> Place<'a> {
         })
     }
 
-    /// Writes the object if the place is as it was; `None` if it is not.
+    /// Writes the object if the place is as it was and what goes besides holds; `None` if not.
     pub async fn put(
         &self,
         planes: &Planes,
         guard: Revision,
         object: &Object,
         lease: Option<LeaseId>,
+        beside: Beside,
     ) -> Result<Option<Revision>, Status> {
         let op = Op::Put(Put {
             key: self.key().into(),
@@ -85,25 +101,33 @@ impl<'a> Place<'a> {
             lease,
             previous: Previous::Omit,
         });
-        self.write(planes, guard, op).await
+        self.write(planes, guard, op, beside).await
     }
 
-    /// Takes the object away if the place is as it was; `None` if it is not.
-    pub async fn remove(&self, planes: &Planes, guard: Revision) -> Result<Option<Revision>, Status> {
+    /// Takes the object away if the place is as it was and what goes besides holds; `None` if not.
+    pub async fn remove(&self, planes: &Planes, guard: Revision, beside: Beside) -> Result<Option<Revision>, Status> {
         let op = if self.templated().is_some() {
             Op::put(self.key(), Bytes::from_static(template::WHITEOUT))
         } else {
             Op::delete(self.key())
         };
-        self.write(planes, guard, op).await
+        self.write(planes, guard, op, beside).await
     }
 
-    async fn write(&self, planes: &Planes, guard: Revision, op: Op) -> Result<Option<Revision>, Status> {
+    async fn write(
+        &self,
+        planes: &Planes,
+        guard: Revision,
+        op: Op,
+        beside: Beside,
+    ) -> Result<Option<Revision>, Status> {
         let mut txn = Txn {
             compares: vec![Compare::unchanged(self.key(), guard)],
             success: vec![op],
             failure: Vec::new(),
         };
+        txn.compares.extend(beside.compares);
+        txn.success.extend(beside.ops);
         // However long a request has been under way: what it writes does not outlive its plane.
         let record = planes.record_key_of(self.plane);
         if let Some(record) = &record {

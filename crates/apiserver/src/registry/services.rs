@@ -11,40 +11,8 @@ use std::net::Ipv4Addr;
 use api::{Status, status::Cause};
 use serde_json::{Value, json};
 
-use super::{Place, refusals};
-use crate::planes::{
-    Planes,
-    addresses::{Owner, Taken},
-};
-
-/// What was newly claimed for a write, to be given back if the write comes to nothing.
-pub(super) struct Claims {
-    owner: Owner,
-    addresses: Vec<Ipv4Addr>,
-    ports: Vec<u16>,
-    /// The object was changed by it.
-    pub changed: bool,
-}
-
-impl Claims {
-    pub async fn give_back(self, planes: &Planes) {
-        for address in self.addresses {
-            // Failing this the address is lost until the plane is deleted; the write's own refusal matters more.
-            let _ = planes.addresses().release_address(address, &self.owner).await;
-        }
-        for port in self.ports {
-            let _ = planes.addresses().release_port(port, &self.owner).await;
-        }
-    }
-}
-
-fn owner(place: &Place<'_>) -> Owner {
-    Owner {
-        plane: place.plane.id,
-        namespace: place.namespace.unwrap_or_default().to_owned(),
-        name: place.name.to_owned(),
-    }
-}
+use super::{Place, claims::Claims, refusals};
+use crate::planes::{Planes, addresses::Taken};
 
 /// Claims what the Service needs and does not have, and writes it into the object.
 pub(super) async fn allocate(
@@ -53,12 +21,8 @@ pub(super) async fn allocate(
     tree: &mut Value,
     old: Option<&Value>,
 ) -> Result<Claims, Status> {
-    let mut claims = Claims {
-        owner: owner(place),
-        addresses: Vec::new(),
-        ports: Vec::new(),
-        changed: false,
-    };
+    let ports = tree["spec"]["ports"].as_array().map_or(0, Vec::len);
+    let mut claims = Claims::new(place, ports + 1);
     if !place.kind.is_core("services") {
         return Ok(claims);
     }
@@ -102,11 +66,8 @@ async fn allocate_address(
     };
     let address = match asked.as_str() {
         "None" => "None".to_owned(),
-        "" => match planes.addresses().allocate_address(range, &claims.owner).await? {
-            Ok(address) => {
-                claims.addresses.push(address);
-                address.to_string()
-            }
+        "" => match claims.any_address(planes, range).await? {
+            Ok(address) => address.to_string(),
             Err(_) => {
                 return Err(Status::new(
                     api::Reason::InternalError,
@@ -136,10 +97,11 @@ async fn allocate_address(
             if foreign.is_some_and(|foreign| foreign.iter().any(|range| range.contains(&address))) {
                 // The tenant's own; see above.
             } else if range.contains(&address) || own {
-                match planes.addresses().claim_address(address, &claims.owner).await? {
-                    Ok(()) if own => {}
-                    Ok(()) => claims.addresses.push(address),
-                    Err(Taken::By(_) | Taken::Full) => return refuse("provided IP is already allocated".to_owned()),
+                if claims.address(planes, address).await?.is_err() {
+                    return refuse("provided IP is already allocated".to_owned());
+                }
+                if own {
+                    claims.keep(address);
                 }
             } else {
                 return refuse(format!(
@@ -191,11 +153,8 @@ async fn allocate_ports(
             .unwrap_or(0);
         if asked == 0 {
             if wants {
-                match planes.addresses().allocate_port(range, &claims.owner).await? {
-                    Ok(allocated) => {
-                        claims.ports.push(allocated);
-                        port["nodePort"] = allocated.into();
-                    }
+                match claims.any_port(planes, range).await? {
+                    Ok(allocated) => port["nodePort"] = allocated.into(),
                     Err(_) => {
                         return Err(Status::new(
                             api::Reason::InternalError,
@@ -224,8 +183,8 @@ async fn allocate_ports(
                 range.end()
             ));
         }
-        match planes.addresses().claim_port(asked, &claims.owner).await? {
-            Ok(()) => claims.ports.push(asked),
+        match claims.port(planes, asked).await? {
+            Ok(()) => {}
             Err(Taken::By(other)) if place.plane.is_root() && other.plane != place.plane.id => {}
             Err(_) => return refuse("provided port is already allocated".to_owned()),
         }
@@ -319,46 +278,7 @@ fn drop_of_other_type(spec: &mut Value, had: &Value) {
     }
 }
 
-/// Gives back what an update no longer uses.
-pub(super) async fn release_dropped(
-    planes: &Planes,
-    place: &Place<'_>,
-    old: &Value,
-    new: &Value,
-) -> Result<(), Status> {
-    if !place.kind.is_core("services") {
-        return Ok(());
-    }
-    let owner = owner(place);
-    let kept = cluster_addresses(new);
-    for address in cluster_addresses(old)
-        .into_iter()
-        .filter(|address| !kept.contains(address))
-    {
-        planes.addresses().release_address(address, &owner).await?;
-    }
-    let kept = node_ports(new);
-    for port in node_ports(old).into_iter().filter(|port| !kept.contains(port)) {
-        planes.addresses().release_port(port, &owner).await?;
-    }
-    Ok(())
-}
-
-/// Gives back all that a Service had. The plane's own `kubernetes` keeps its address: the Pods' door stands on it.
-pub(super) async fn release_all(planes: &Planes, place: &Place<'_>, old: &Value) -> Result<(), Status> {
-    let owner = owner(place);
-    for address in cluster_addresses(old) {
-        if address != place.plane.record.kubernetes_service_ip {
-            planes.addresses().release_address(address, &owner).await?;
-        }
-    }
-    for port in node_ports(old) {
-        planes.addresses().release_port(port, &owner).await?;
-    }
-    Ok(())
-}
-
-fn cluster_addresses(service: &Value) -> Vec<Ipv4Addr> {
+pub(crate) fn cluster_addresses(service: &Value) -> Vec<Ipv4Addr> {
     let list = service["spec"]["clusterIPs"]
         .as_array()
         .map(Vec::as_slice)
@@ -368,7 +288,7 @@ fn cluster_addresses(service: &Value) -> Vec<Ipv4Addr> {
         .collect()
 }
 
-fn node_ports(service: &Value) -> Vec<u16> {
+pub(crate) fn node_ports(service: &Value) -> Vec<u16> {
     node_ports_of(&service["spec"])
 }
 

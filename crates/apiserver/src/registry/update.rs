@@ -13,7 +13,9 @@ use http::{Request, Response, StatusCode};
 use serde_json::Value;
 
 use super::{
-    Kind, Place, Registry, Stored, body, convert,
+    Kind, Place, Registry, Stored, body,
+    claims::Releases,
+    convert,
     create::{check_namespace, default, refuse_invalid},
     definitions, forms, meta,
     read::place,
@@ -22,7 +24,7 @@ use super::{
 };
 use crate::{
     Body,
-    admission::{self, Attempt, Operation},
+    admission::{self, Attempt, Operation, Overdraft},
     authz::escalation,
     context::{Context, Verb},
 };
@@ -115,10 +117,11 @@ impl Registry {
         let mut tree = read.tree.clone();
         check_name(context, &mut tree)?;
         meta::set(&mut tree, "resourceVersion", None);
+        let created = self.create_object(context, kind, tree).await?;
         Ok(Some(Updated {
-            stored: self.create_object(context, kind, tree).await?,
+            stored: created.stored,
             created: true,
-            warnings: read.warnings.clone(),
+            warnings: [read.warnings.clone(), created.warnings].concat(),
         }))
     }
 
@@ -134,7 +137,7 @@ impl Registry {
             let found = place.read().await?;
             let current = found.stored.ok_or_else(|| refusals::not_found(kind, place.name))?;
             let shown = forms::Shown::new(kind, &crate::Form::Object, &self.planes().world().clock);
-            let body::Read { mut tree, warnings } = change(&shown.tree(&current))?;
+            let body::Read { mut tree, mut warnings } = change(&shown.tree(&current))?;
             check_name(context, &mut tree)?;
             check_namespace(context, kind, &mut tree)?;
             let pinned = check_preconditions(context, kind, &current, &tree)?;
@@ -142,7 +145,11 @@ impl Registry {
             default(kind, &mut tree);
             convert::to_storage(kind, &mut tree);
             meta::strip_on_write(&mut tree);
-            self.prepare(&place, aspect, &mut tree, current.object.tree()).await?;
+            warnings.extend(self.prepare(&place, aspect, &mut tree, current.object.tree()).await?);
+            if kind.is_core("resourcequotas") && aspect == Aspect::Status {
+                // What is used is the server's own to say; asked to change it, it counts anew.
+                tree["status"] = self.count_quota(&place, &tree, found.now).await?;
+            }
 
             let object = Object::from_tree(tree);
             let done = |stored| Updated {
@@ -168,11 +175,8 @@ impl Registry {
                 }));
             }
             if is_over(kind, object.tree()) {
-                match place.remove(self.planes(), found.guard).await? {
-                    Some(revision) => {
-                        self.after_removal(&place, &object).await?;
-                        return Ok(done(Stored { object, revision }));
-                    }
+                match self.remove_object(&place, found.guard, &current.object).await? {
+                    Some(revision) => return Ok(done(Stored { object, revision })),
                     None if pinned => return Err(refusals::conflict(kind, place.name, MODIFIED)),
                     None => continue,
                 }
@@ -185,9 +189,22 @@ impl Registry {
             } else {
                 object
             };
-            match place.put(self.planes(), found.guard, &object, lease).await {
+            let put = async {
+                let (old, new) = (current.object.tree(), object.tree());
+                let releases = Releases::of(self.planes(), &place, old, Some(new)).await?;
+                let charge = self.charge(&place, Some(old), Some(new), overdraft(aspect)).await?;
+                let beside = claims.beside().and(releases.beside).and(charge.beside);
+                let written = place.put(self.planes(), found.guard, &object, lease, beside).await?;
+                if written.is_some() {
+                    releases.after.carry_out(self.planes()).await?;
+                }
+                Ok(written)
+            };
+            match put.await {
                 Ok(Some(revision)) => {
-                    services::release_dropped(self.planes(), &place, current.object.tree(), object.tree()).await?;
+                    if kind.is_core("resourcequotas") && aspect == Aspect::Main {
+                        self.settle_quota(&place).await;
+                    }
                     return Ok(done(Stored { object, revision }));
                 }
                 Ok(None) => {
@@ -205,8 +222,14 @@ impl Registry {
         Err(refusals::conflict(kind, place.name, MODIFIED))
     }
 
-    /// From what the caller wants to what would be stored; refused if it may not be.
-    async fn prepare(&self, place: &Place<'_>, aspect: Aspect, tree: &mut Value, old: &Value) -> Result<(), Status> {
+    /// From what the caller wants to what would be stored, and what they are to be warned of; refused if it may not be.
+    async fn prepare(
+        &self,
+        place: &Place<'_>,
+        aspect: Aspect,
+        tree: &mut Value,
+        old: &Value,
+    ) -> Result<Vec<String>, Status> {
         let kind = place.kind;
         let info = kind.storage_info();
         let part = match aspect {
@@ -214,7 +237,7 @@ impl Registry {
             Aspect::Main | Aspect::Finalize | Aspect::Binding => Part::Main,
         };
         if aspect == Aspect::Binding {
-            return Ok(());
+            return Ok(Vec::new());
         }
         if aspect == Aspect::Finalize {
             let finalizers = tree["spec"]["finalizers"].clone();
@@ -227,7 +250,7 @@ impl Registry {
                     }
                 }
             }
-            return Ok(());
+            return Ok(Vec::new());
         }
         if kind.is_core("services") && aspect == Aspect::Main {
             services::keep_allocated(tree, old);
@@ -237,16 +260,25 @@ impl Registry {
         let attempt = Attempt {
             registry: self,
             place: *place,
-            operation: Operation::Update,
+            operation: Operation::Update(old),
         };
+        let mut warnings = Vec::new();
         if aspect == Aspect::Main {
-            admission::mutate(&attempt, tree).await?;
+            warnings = admission::mutate(&attempt, tree).await?;
         }
         refuse_invalid(kind, tree, validate::update(kind.storage(), part, tree, old))?;
         if aspect == Aspect::Main && kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
             definitions::prepare(self.planes(), place.plane, tree, Some(old)).await?;
         }
-        Ok(())
+        Ok(warnings)
+    }
+}
+
+/// What happens to a pod is not refused because of what it costs; only what somebody asks for is.
+fn overdraft(aspect: Aspect) -> Overdraft {
+    match aspect {
+        Aspect::Main => Overdraft::Refused,
+        Aspect::Status | Aspect::Finalize | Aspect::Binding => Overdraft::Allowed,
     }
 }
 

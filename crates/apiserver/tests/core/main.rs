@@ -8,6 +8,7 @@ mod objects;
 mod planes;
 mod pods;
 mod projections;
+mod quotas;
 mod services;
 mod template;
 mod watches;

@@ -1,6 +1,6 @@
 //! Making, opening and deleting planes.
 
-use apiserver::PlaneSpec;
+use apiserver::{PlaneSpec, registry::Beside};
 use keyspace::{KeyRange, Keyspace, Options, Range};
 use serde_json::json;
 
@@ -231,7 +231,9 @@ async fn a_request_that_is_under_way_when_its_plane_goes_writes_nothing_after_it
         name: "late",
     };
     let object = api::Object::from_tree(json!({"metadata": {"name": "late", "namespace": "default"}}));
-    let written = place.put(&planes, keyspace::Revision(0), &object, None).await;
+    let written = place
+        .put(&planes, keyspace::Revision(0), &object, None, Beside::default())
+        .await;
 
     assert_eq!(written.unwrap_err().reason, api::Reason::NotFound);
     assert_eq!(keys(&house).await, Vec::<String>::new());

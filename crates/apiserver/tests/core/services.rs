@@ -1,7 +1,9 @@
 //! Addresses and ports of Services.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
+use apiserver::planes::addresses::Owner;
+use keyspace::{KeyRange, Keyspace, Options, Range};
 use serde_json::{Value, json};
 
 use crate::harness::{Api, House};
@@ -121,4 +123,81 @@ async fn an_update_keeps_what_was_allocated() {
     assert_eq!(updated["spec"]["ports"], made["spec"]["ports"]);
     assert_eq!(inner["spec"]["clusterIP"], made["spec"]["clusterIP"], "{inner}");
     assert_eq!(free, 201);
+}
+
+#[tokio::test]
+async fn a_tenants_claims_come_and_go_with_its_service_alone() {
+    let house = House::new();
+    let api = house.tenant("acme").await;
+    let mut wanted = service("web");
+    wanted["spec"]["type"] = "NodePort".into();
+    let before = claims(&house).await;
+
+    let refused = json!({"metadata": {"name": "no"}, "spec": {"type": "NodePort", "ports": [
+        {"port": 80}, {"port": 80},
+    ]}});
+    let (status, _) = api.post(SERVICES, &refused).await;
+    let after_refusal = claims(&house).await;
+    api.made(SERVICES, &wanted).await;
+    let made = claims(&house).await;
+    api.delete(&format!("{SERVICES}/web")).await;
+
+    assert_eq!(status, 422);
+    assert_eq!(after_refusal, before);
+    assert_eq!(made.len(), before.len() + 2);
+    assert_eq!(claims(&house).await, before);
+}
+
+#[tokio::test]
+async fn what_a_crash_left_claimed_for_the_super_plane_is_given_back() {
+    let house = House::new();
+    let root = house.root();
+    let mut wanted = service("web");
+    wanted["spec"]["type"] = "NodePort".into();
+    root.made(SERVICES, &wanted).await;
+    let planes = house.server.planes();
+    let plane = planes.root().await.unwrap();
+    let before = claims(&house).await;
+    let owner = Owner {
+        plane: plane.id,
+        namespace: "default".to_owned(),
+        name: "never-written".to_owned(),
+    };
+    let range = planes.ranges().root.clone();
+    planes
+        .addresses()
+        .allocate_address(&range, &owner)
+        .await
+        .unwrap()
+        .unwrap();
+    planes
+        .addresses()
+        .allocate_port(&(30000..=32767), &owner)
+        .await
+        .unwrap()
+        .unwrap();
+
+    let repaired = planes.repair_claims(&plane, Duration::ZERO).await.unwrap();
+
+    assert_eq!(repaired, 2);
+    assert_eq!(claims(&house).await, before);
+}
+
+/// The keys of all claims.
+async fn claims(house: &House) -> Vec<String> {
+    let mut keys = Vec::new();
+    for prefix in ["/p/ips/", "/p/ports/"] {
+        let ranged = house
+            .shared
+            .range(Range::of(KeyRange::prefix(prefix)), Options::default())
+            .await
+            .unwrap();
+        keys.extend(
+            ranged
+                .items
+                .iter()
+                .map(|item| String::from_utf8_lossy(&item.key).into_owned()),
+        );
+    }
+    keys
 }
