@@ -155,7 +155,8 @@ pub(super) fn missing(quota: &Value, hard: &Amounts, resource: &Resource, pod: &
     let whole = ["requests", "limits"]
         .into_iter()
         .any(|bound| amounts(&spec["resources"][bound]).keys().any(|name| is_of_pods(name)));
-    if !resource.group.is_empty() || resource.plural != "pods" || whole || !super::matches_scopes(quota, resource, pod) {
+    if !resource.group.is_empty() || resource.plural != "pods" || whole || !super::matches_scopes(quota, resource, pod)
+    {
         return None;
     }
     const NEEDED: [&str; 6] = [
