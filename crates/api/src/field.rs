@@ -110,6 +110,11 @@ pub fn invalid(path: &Path, value: impl Into<Value>, detail: impl Display) -> Ca
     with_value("FieldValueInvalid", path, "Invalid value", &value.into(), detail)
 }
 
+/// Something wrong with a whole structure, which is not shown.
+pub fn invalid_whole(path: &Path, detail: impl Display) -> Cause {
+    cause("FieldValueInvalid", path, "Invalid value", detail)
+}
+
 /// A value of another type than the schema asks for.
 pub fn type_invalid(path: &Path, value: impl Into<Value>, detail: impl Display) -> Cause {
     with_value("FieldValueTypeInvalid", path, "Invalid value", &value.into(), detail)

@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{at, each, inside, set, set_number, set_over};
-use crate::quantity::Quantity;
+use crate::{
+    amounts::{Bound, of_containers},
+    quantity::Quantity,
+};
 
 const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
@@ -210,11 +213,11 @@ fn default_pod_requests(spec: &mut Value) {
         return;
     };
     let mut requests = spec["resources"]["requests"].as_object().cloned().unwrap_or_default();
-    for name in ["cpu", "memory"] {
-        if !requests.contains_key(name)
-            && let Some(sum) = container_requests(spec, name)
-        {
-            requests.insert(name.to_owned(), Value::String(sum.to_string()));
+    let mut containers = spec.clone();
+    set_over(&mut containers, "resources", Value::Null);
+    for (name, sum) in of_containers(&containers, Bound::Requests) {
+        if matches!(name.as_str(), "cpu" | "memory") {
+            requests.entry(name).or_insert_with(|| Value::String(sum.to_string()));
         }
     }
     for (name, limit) in limits {
@@ -223,30 +226,6 @@ fn default_pod_requests(spec: &mut Value) {
         }
     }
     set_over(at(spec, "resources"), "requests", Value::Object(requests));
-}
-
-/// What the containers of a Pod ask for together: the sum of those that run, or more if an init container asks more.
-fn container_requests(spec: &Value, resource: &str) -> Option<Quantity> {
-    let request = |container: &Value| Quantity::from_json(&container["resources"]["requests"][resource]);
-    let mut found = false;
-    let (mut running, mut sidecars, mut peak) = (Quantity::ZERO, Quantity::ZERO, Quantity::ZERO);
-    for container in spec["containers"].as_array().into_iter().flatten() {
-        if let Some(amount) = request(container) {
-            found = true;
-            running = running + amount;
-        }
-    }
-    for container in spec["initContainers"].as_array().into_iter().flatten() {
-        let Some(amount) = request(container) else { continue };
-        found = true;
-        if container["restartPolicy"] == "Always" {
-            sidecars = sidecars + amount;
-            peak = peak.max(sidecars);
-        } else {
-            peak = peak.max(sidecars + amount);
-        }
-    }
-    found.then(|| (running + sidecars).max(peak))
 }
 
 fn round_resources(resources: &mut Value) {

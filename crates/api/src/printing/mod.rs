@@ -3,9 +3,12 @@
 //! Columns and their order are upstream's. Columns of priority 1 are those of `-o wide`.
 
 mod age;
+mod devices;
 mod jsonpath;
 mod network;
+mod plane;
 mod pod;
+mod policy;
 mod storage;
 mod system;
 mod workload;
@@ -268,7 +271,28 @@ fn printer(resource: &Resource) -> Printer {
         ("admissionregistration.k8s.io", "mutatingwebhookconfigurations" | "validatingwebhookconfigurations") => {
             system::WEBHOOKS
         }
-        ("rbac.authorization.k8s.io", "roles" | "clusterroles")
+        ("admissionregistration.k8s.io", "validatingadmissionpolicies") => policy::VALIDATING_POLICIES,
+        ("admissionregistration.k8s.io", "mutatingadmissionpolicies") => policy::MUTATING_POLICIES,
+        ("admissionregistration.k8s.io", "validatingadmissionpolicybindings" | "mutatingadmissionpolicybindings") => {
+            policy::BINDINGS
+        }
+        ("apiregistration.k8s.io", "apiservices") => plane::API_SERVICES,
+        ("internal.apiserver.k8s.io", "storageversions") => plane::STORAGE_VERSIONS,
+        ("storagemigration.k8s.io", "storageversionmigrations") => plane::MIGRATIONS,
+        ("certificates.k8s.io", "clustertrustbundles") => plane::TRUST_BUNDLES,
+        ("certificates.k8s.io", "podcertificaterequests") => plane::POD_CERTIFICATES,
+        ("coordination.k8s.io", "leasecandidates") => plane::LEASE_CANDIDATES,
+        ("networking.k8s.io", "servicecidrs") => plane::SERVICE_CIDRS,
+        ("networking.k8s.io", "ipaddresses") => plane::IP_ADDRESSES,
+        ("resource.k8s.io", "resourceclaims") => devices::CLAIMS,
+        ("resource.k8s.io", "resourceslices") => devices::SLICES,
+        ("resource.k8s.io", "devicetaintrules") => devices::TAINTS,
+        ("storage.k8s.io", "csidrivers") => storage::CSI_DRIVERS,
+        ("storage.k8s.io", "volumeattachments") => storage::ATTACHMENTS,
+        ("storage.k8s.io", "volumeattributesclasses") => storage::ATTRIBUTES_CLASSES,
+        ("", "limitranges")
+        | ("storage.k8s.io", "csistoragecapacities")
+        | ("rbac.authorization.k8s.io", "roles" | "clusterroles")
         | ("apiextensions.k8s.io", "customresourcedefinitions") => system::NAME_AND_CREATED_AT,
         _ => system::NAME_AND_AGE,
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Column, Printer, age, column, list, name, number, or, text, wide};
+use super::{Column, Printer, age, boolean, column, list, name, number, or, text, wide};
 
 /// `RWO,ROX`, each once.
 fn access_modes(modes: &Value) -> String {
@@ -148,4 +148,65 @@ pub(super) const CSI_NODES: Printer = Printer {
             age(object, now),
         ]
     },
+};
+
+pub(super) const CSI_DRIVERS: Printer = Printer {
+    columns: &[
+        column("Name"),
+        boolean("AttachRequired"),
+        boolean("PodInfoOnMount"),
+        boolean("StorageCapacity"),
+        column("TokenRequests"),
+        boolean("RequiresRepublish"),
+        column("Modes"),
+        column("Age"),
+    ],
+    cells: |object, now| {
+        let spec = &object["spec"];
+        let tokens = match spec["tokenRequests"].as_array() {
+            None => "<unset>".to_owned(),
+            Some(tokens) => {
+                let audiences: Vec<&str> = tokens.iter().map(|token| text(&token["audience"])).collect();
+                audiences.join(",")
+            }
+        };
+        let modes: Vec<&str> = list(&spec["volumeLifecycleModes"]).iter().map(text).collect();
+        vec![
+            name(object),
+            json!(spec["attachRequired"] != false),
+            json!(spec["podInfoOnMount"] == true),
+            json!(spec["storageCapacity"] == true),
+            json!(tokens),
+            json!(spec["requiresRepublish"] == true),
+            json!(or(&modes.join(","), "<none>")),
+            age(object, now),
+        ]
+    },
+};
+
+pub(super) const ATTACHMENTS: Printer = Printer {
+    columns: &[
+        column("Name"),
+        column("Attacher"),
+        column("PV"),
+        column("Node"),
+        boolean("Attached"),
+        column("Age"),
+    ],
+    cells: |object, now| {
+        let spec = &object["spec"];
+        vec![
+            name(object),
+            json!(text(&spec["attacher"])),
+            json!(text(&spec["source"]["persistentVolumeName"])),
+            json!(text(&spec["nodeName"])),
+            json!(object["status"]["attached"] == true),
+            age(object, now),
+        ]
+    },
+};
+
+pub(super) const ATTRIBUTES_CLASSES: Printer = Printer {
+    columns: &[column("Name"), column("DriverName"), column("Age")],
+    cells: |object, now| vec![name(object), json!(text(&object["driverName"])), age(object, now)],
 };

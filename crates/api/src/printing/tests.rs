@@ -216,3 +216,84 @@ fn a_finished_pods_row_says_so() {
 
     assert_eq!(table["rows"][0]["conditions"][0]["type"], "Completed");
 }
+
+/// The columns of every kind that is served, those of `-o wide` in brackets.
+#[test]
+fn columns_are_upstreams() {
+    let mut lines = Vec::new();
+    for info in crate::table::resources().iter().filter(|info| info.is_stored()) {
+        let resource = &info.resource;
+        let definitions = Columns::of(resource).definitions();
+        let columns: Vec<String> = definitions
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|column| match column["priority"].as_i64() {
+                Some(0) => column["name"].as_str().unwrap().to_owned(),
+                _ => format!("[{}]", column["name"].as_str().unwrap()),
+            })
+            .collect();
+        lines.push(format!(
+            "{} {}: {}",
+            resource.api_version(),
+            resource.plural,
+            columns.join(" | ")
+        ));
+    }
+    lines.sort();
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn what_a_plane_is_made_of_has_upstreams_cells() {
+    let kind = |group: &'static str, plural: &'static str| {
+        let info = crate::table::resources()
+            .iter()
+            .find(|info| info.resource.group == group && info.resource.plural == plural);
+        info.unwrap().resource.clone()
+    };
+    for (resource, object, expected) in [
+        (
+            kind("storage.k8s.io", "csidrivers"),
+            json!({"spec": {"attachRequired": false, "volumeLifecycleModes": ["Persistent", "Ephemeral"]}}),
+            vec![
+                "one",
+                "false",
+                "false",
+                "false",
+                "<unset>",
+                "false",
+                "Persistent,Ephemeral",
+                "5m",
+            ],
+        ),
+        (
+            kind("storage.k8s.io", "volumeattachments"),
+            json!({"spec": {"attacher": "a", "nodeName": "n", "source": {"persistentVolumeName": "pv"}}, "status": {"attached": true}}),
+            vec!["one", "a", "pv", "n", "true", "5m"],
+        ),
+        (
+            kind("admissionregistration.k8s.io", "validatingadmissionpolicybindings"),
+            json!({"spec": {"policyName": "p", "paramRef": {"name": "x"}}}),
+            vec!["one", "p", "*/x", "5m"],
+        ),
+        (
+            kind("networking.k8s.io", "servicecidrs"),
+            json!({"spec": {"cidrs": ["10.0.0.0/8", "fd00::/64"]}}),
+            vec!["one", "10.0.0.0/8,fd00::/64", "5m"],
+        ),
+        (
+            kind("networking.k8s.io", "ipaddresses"),
+            json!({"spec": {"parentRef": {"resource": "services", "namespace": "n", "name": "s"}}}),
+            vec!["one", "services/n/s"],
+        ),
+        (kind("", "limitranges"), json!({}), vec!["one", "2026-01-01T00:55:00Z"]),
+        (
+            kind("resource.k8s.io", "resourceclaims"),
+            json!({"status": {"allocation": {}, "reservedFor": [{}]}}),
+            vec!["one", "allocated,reserved", "5m"],
+        ),
+    ] {
+        assert_eq!(cells(&resource, object), expected, "{resource:?}");
+    }
+}

@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::{
     check::{Check, list, text},
     env::{check_env, check_env_from},
-    pod,
     resources::check_resources,
+    restart, security,
     volume::{self, Volumes},
 };
 use crate::{field::Path, names};
@@ -24,24 +24,25 @@ pub fn check_containers(check: &mut Check, path: &Path, spec: &Value, volumes: &
     let mut names: HashSet<&str> = HashSet::new();
     for (at, container) in containers.iter().enumerate() {
         let path = containers_path.index(at);
-        check_container(check, &path, container, volumes);
+        check_container(check, &path, container, volumes, spec);
         unique(check, &path, container, &mut names);
-        check_hooks(check, &path, container, grace);
-        check_restart(check, &path, container, &["Always", "OnFailure", "Never"]);
+        check_hooks(check, &path, container, grace, spec);
+        restart::check_policy(check, &path, container);
     }
     check_host_ports(check, &containers_path, containers);
 
     let init_path = path.field("initContainers");
     for (at, container) in list(&spec["initContainers"]).iter().enumerate() {
         let path = init_path.index(at);
-        check_container(check, &path, container, volumes);
-        check_restart(check, &path, container, &["Always", "OnFailure", "Never"]);
+        check_container(check, &path, container, volumes, spec);
+        restart::check_policy(check, &path, container);
         unique(check, &path, container, &mut names);
         check_host_ports(check, &init_path, std::slice::from_ref(container));
         if container["restartPolicy"] == "Always" {
-            check_hooks(check, &path, container, grace);
+            check_hooks(check, &path, container, grace, spec);
             continue;
         }
+        restart::check_resize_of_init(check, &path, container);
         for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
             if !container[field].is_null() {
                 let detail = "may not be set for init containers without restartPolicy=Always";
@@ -54,7 +55,7 @@ pub fn check_containers(check: &mut Check, path: &Path, spec: &Value, volumes: &
     let ephemeral_path = path.field("ephemeralContainers");
     for (at, container) in list(&spec["ephemeralContainers"]).iter().enumerate() {
         let path = ephemeral_path.index(at);
-        check_container(check, &path, container, volumes);
+        check_container(check, &path, container, volumes, spec);
         unique(check, &path, container, &mut names);
         let target = text(&container["targetContainerName"]);
         if !target.is_empty() && !others.contains(target) {
@@ -77,6 +78,15 @@ pub fn check_containers(check: &mut Check, path: &Path, spec: &Value, volumes: &
         if !container["resources"].is_null() && container["resources"] != serde_json::json!({}) {
             check.forbidden(&path.field("resources"), "cannot be set for an Ephemeral Container");
         }
+        let mounts = path.field("volumeMounts");
+        for (at, mount) in list(&container["volumeMounts"]).iter().enumerate() {
+            let path = mounts.index(at);
+            for field in ["subPath", "subPathExpr"] {
+                if !text(&mount[field]).is_empty() {
+                    check.forbidden(&path.field(field), "cannot be set for an Ephemeral Container");
+                }
+            }
+        }
     }
 }
 
@@ -87,11 +97,7 @@ fn unique<'a>(check: &mut Check, path: &Path, container: &'a Value, names: &mut 
     }
 }
 
-fn check_restart(check: &mut Check, path: &Path, container: &Value, supported: &[&str]) {
-    check.one_of_or_none(&path.field("restartPolicy"), &container["restartPolicy"], supported);
-}
-
-fn check_container(check: &mut Check, path: &Path, container: &Value, volumes: &Volumes) {
+fn check_container(check: &mut Check, path: &Path, container: &Value, volumes: &Volumes, spec: &Value) {
     check.required_name(&path.field("name"), &container["name"], names::dns1123_label);
     check.present(&path.field("image"), &container["image"]);
     let policies = ["File", "FallbackToLogsOnError"];
@@ -106,8 +112,19 @@ fn check_container(check: &mut Check, path: &Path, container: &Value, volumes: &
     volume::check_mounts(check, path, container, volumes);
     let pulls = ["Always", "IfNotPresent", "Never"];
     check.one_of(&path.field("imagePullPolicy"), &container["imagePullPolicy"], &pulls);
-    check_resources(check, &path.field("resources"), &container["resources"]);
-    check_security(check, &path.field("securityContext"), &container["securityContext"]);
+    let claims: Vec<&str> = list(&spec["resourceClaims"])
+        .iter()
+        .map(|claim| text(&claim["name"]))
+        .collect();
+    check_resources(check, &path.field("resources"), &container["resources"], &claims);
+    let policy = text(&spec["restartPolicy"]);
+    restart::check_resize(check, &path.field("resizePolicy"), &container["resizePolicy"], policy);
+    security::check_container_security(
+        check,
+        &path.field("securityContext"),
+        &container["securityContext"],
+        spec,
+    );
 }
 
 fn check_ports(check: &mut Check, path: &Path, ports: &Value) {
@@ -154,33 +171,8 @@ fn check_host_ports(check: &mut Check, path: &Path, containers: &[Value]) {
     }
 }
 
-fn check_security(check: &mut Check, path: &Path, security: &Value) {
-    for field in ["runAsUser", "runAsGroup"] {
-        pod::check_id(check, &path.field(field), &security[field]);
-    }
-    check.one_of_or_none(
-        &path.field("procMount"),
-        &security["procMount"],
-        &["Default", "Unmasked"],
-    );
-    pod::check_seccomp(check, &path.field("seccompProfile"), &security["seccompProfile"]);
-    if security["allowPrivilegeEscalation"] == false {
-        if security["privileged"] == true {
-            let detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
-            check.invalid(path, security.clone(), detail);
-        }
-        if list(&security["capabilities"]["add"])
-            .iter()
-            .any(|capability| capability == "CAP_SYS_ADMIN")
-        {
-            let detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
-            check.invalid(path, security.clone(), detail);
-        }
-    }
-}
-
 /// Probes and lifecycle hooks.
-fn check_hooks(check: &mut Check, path: &Path, container: &Value, grace: Option<i64>) {
+fn check_hooks(check: &mut Check, path: &Path, container: &Value, grace: Option<i64>, spec: &Value) {
     let lifecycle = path.field("lifecycle");
     for hook in ["postStart", "preStop"] {
         let handler = &container["lifecycle"][hook];
@@ -194,6 +186,12 @@ fn check_hooks(check: &mut Check, path: &Path, container: &Value, grace: Option<
             );
         }
     }
+    restart::check_stop_signal(
+        check,
+        &lifecycle.field("stopSignal"),
+        &container["lifecycle"]["stopSignal"],
+        spec,
+    );
     for kind in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let probe = &container[kind];
         if probe.is_null() {

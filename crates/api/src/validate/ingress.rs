@@ -147,9 +147,7 @@ pub fn check_network_policy(check: &mut Check, policy: &Value) {
             for (at, port) in list(&rule["ports"]).iter().enumerate() {
                 let path = ports.index(at);
                 check.one_of_or_none(&path.field("protocol"), &port["protocol"], &PROTOCOLS);
-                if !port["port"].is_null() {
-                    check.port_number_or_name(&path.field("port"), &port["port"]);
-                }
+                check_port_range(check, &path, port);
             }
             let peers_path = path.field(peers);
             for (at, peer) in list(&rule[peers]).iter().enumerate() {
@@ -165,6 +163,26 @@ pub fn check_network_policy(check: &mut Check, policy: &Value) {
     }
     for (at, kind) in list(&spec["policyTypes"]).iter().enumerate() {
         check.one_of(&types.index(at), kind, &["Egress", "Ingress"]);
+    }
+}
+
+/// A port, or all from one to another.
+fn check_port_range(check: &mut Check, path: &Path, port: &Value) {
+    let (first, end) = (&port["port"], &port["endPort"]);
+    let end_path = path.field("endPort");
+    if !first.is_null() {
+        check.port_number_or_name(&path.field("port"), first);
+    }
+    let Some(end) = end.as_i64() else { return };
+    match first {
+        Value::Null => check.invalid(&end_path, end, "may not be specified when `port` is not specified"),
+        Value::String(_) => check.invalid(&end_path, end, "may not be specified when `port` is non-numeric"),
+        first => {
+            if first.as_i64().is_some_and(|first| end < first) {
+                check.invalid(&end_path, first.clone(), "must be greater than or equal to `port`");
+            }
+            check.port_number(&end_path, &end.into());
+        }
     }
 }
 
@@ -192,24 +210,109 @@ fn check_peer(check: &mut Check, path: &Path, peer: &Value) {
     }
     let except = path.field("except");
     for (at, range) in list(&block["except"]).iter().enumerate() {
-        check_cidr(check, &except.index(at), text(range));
+        let path = except.index(at);
+        let range = text(range);
+        check_cidr(check, &path, range);
+        if is_cidr(range) && is_cidr(text(&block["cidr"])) && !is_within(range, text(&block["cidr"])) {
+            check.invalid(&path, range, "must be a strict subset of `cidr`");
+        }
     }
 }
 
+/// Network and length of a prefix; IPv4 in the upper bits.
+fn parse_cidr(range: &str) -> Option<(bool, u128, u8)> {
+    let (address, bits) = range.split_once('/')?;
+    let bits: u8 = bits.parse().ok()?;
+    let (v6, number, most) = match address.parse::<IpAddr>().ok()? {
+        IpAddr::V4(address) => (false, u128::from(u32::from(address)) << 96, 32),
+        IpAddr::V6(address) => (true, u128::from(address), 128),
+    };
+    (bits <= most).then_some((v6, number, bits))
+}
+
+fn is_cidr(range: &str) -> bool {
+    parse_cidr(range).is_some()
+}
+
+fn is_within(inner: &str, outer: &str) -> bool {
+    let (Some(inner), Some(outer)) = (parse_cidr(inner), parse_cidr(outer)) else {
+        return false;
+    };
+    let mask = u128::MAX.checked_shl(128 - u32::from(outer.2)).unwrap_or(0);
+    inner.0 == outer.0 && inner.2 > outer.2 && inner.1 & mask == outer.1 & mask
+}
+
 pub fn check_cidr(check: &mut Check, path: &Path, range: &str) {
-    let good = range.split_once('/').is_some_and(|(address, bits)| {
-        let most = match address.parse::<IpAddr>() {
-            Ok(IpAddr::V4(_)) => 32,
-            Ok(IpAddr::V6(_)) => 128,
-            Err(_) => return false,
-        };
-        bits.parse::<u8>().is_ok_and(|bits| bits <= most)
-    });
-    if !good {
+    if !is_cidr(range) {
         check.invalid(
             path,
             range,
             "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
         );
+    }
+}
+
+/// The longest name of a controller.
+const CONTROLLER_BYTES_MAX: usize = 250;
+
+pub fn check_ingress_class(check: &mut Check, class: &Value, old: Option<&Value>) {
+    let spec = Path::ROOT.field("spec");
+    let path = spec.field("controller");
+    let controller = text(&class["spec"]["controller"]);
+    if let Some(old) = old {
+        check.immutable(&path, &class["spec"]["controller"], &old["spec"]["controller"]);
+    }
+    if controller.len() > CONTROLLER_BYTES_MAX {
+        check.causes.push(crate::field::too_long(&path, CONTROLLER_BYTES_MAX));
+    }
+    check_prefixed_path(check, &path, controller);
+    let parameters = &class["spec"]["parameters"];
+    if parameters.is_null() {
+        return;
+    }
+    let path = spec.field("parameters");
+    if let Some(group) = parameters["apiGroup"].as_str() {
+        check.named(&path.field("apiGroup"), group, names::dns1123_subdomain(group));
+    }
+    for field in ["kind", "name"] {
+        check.required_name(&path.field(field), &parameters[field], names::path_segment);
+    }
+    let namespace = path.field("namespace");
+    match parameters["scope"].as_str() {
+        None => check.required(&path.field("scope"), ""),
+        Some("Namespace") => match parameters["namespace"].as_str() {
+            None => check.required(&namespace, "`parameters.scope` is set to 'Namespace'"),
+            Some(name) => check.named(&namespace, name, names::dns1123_label(name)),
+        },
+        Some("Cluster") => {
+            if !parameters["namespace"].is_null() {
+                check.forbidden(&namespace, "`parameters.scope` is set to 'Cluster'");
+            }
+        }
+        Some(other) => check.not_supported(&path.field("scope"), other, &["Cluster", "Namespace"]),
+    }
+}
+
+/// `example.com/path`.
+pub fn check_prefixed_path(check: &mut Check, path: &Path, value: &str) {
+    if value.is_empty() {
+        check.required(path, "");
+        return;
+    }
+    let Some((domain, rest)) = value
+        .split_once('/')
+        .filter(|(domain, rest)| !domain.is_empty() && !rest.is_empty())
+    else {
+        check.invalid(path, value, "must be a domain-prefixed path (such as \"acme.io/foo\")");
+        return;
+    };
+    for problem in names::dns1123_subdomain(domain) {
+        check.invalid(path, domain, problem);
+    }
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/%:@-._~!$&'()*+,;=".contains(&byte);
+    if !rest.bytes().all(allowed) {
+        let detail =
+            "Invalid path (e.g. 'foo', or 'foo/bar', regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+        check.invalid(path, rest, detail);
     }
 }

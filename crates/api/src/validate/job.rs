@@ -4,6 +4,8 @@ use serde_json::Value;
 
 use super::{
     check::{Check, text},
+    ingress::check_prefixed_path,
+    job_policy,
     workload::{check_selector_matches, check_template},
 };
 use crate::{field::Path, names};
@@ -30,6 +32,20 @@ pub fn check_job(check: &mut Check, job: &Value, old: Option<&Value>) {
     }
     if let Some(old) = old {
         check_job_update(check, &path, spec, &old["spec"]);
+        return;
+    }
+    let last = spec["completions"]
+        .as_i64()
+        .filter(|count| *count > 0 && spec["completionMode"] == "Indexed");
+    if let Some(last) = last {
+        // Each Pod's host name is the Job's with its index.
+        let name = text(&job["metadata"]["name"]);
+        let host = format!("{name}-{}", last - 1);
+        if !names::dns1123_label(&host).is_empty() {
+            let metadata = Path::ROOT.field("metadata");
+            let detail = format!("will not able to create pod with invalid DNS label: {host}");
+            check.invalid(&metadata.field("name"), name, detail);
+        }
     }
 }
 
@@ -48,6 +64,9 @@ fn check_job_update(check: &mut Check, path: &Path, spec: &Value, old: &Value) {
     }
     if spec["completionMode"] != "Indexed" {
         check.immutable(&path.field("completions"), &spec["completions"], &old["completions"]);
+    } else if spec["completions"] != old["completions"] && spec["completions"] != spec["parallelism"] {
+        let detail = "can only be modified in tandem with spec.parallelism";
+        check.invalid(&path.field("completions"), spec["completions"].clone(), detail);
     }
     let mut munged = spec["template"].clone();
     if suspended && munged["spec"].is_object() && old["template"]["spec"].is_object() {
@@ -90,8 +109,10 @@ fn check_job_spec(check: &mut Check, path: &Path, spec: &Value) {
             "when maxFailedIndexes is specified",
         );
     }
-    if !indexed {
-        for field in ["backoffLimitPerIndex", "maxFailedIndexes", "successPolicy"] {
+    if indexed {
+        check_indexed_counts(check, path, spec);
+    } else {
+        for field in ["backoffLimitPerIndex", "maxFailedIndexes"] {
             if !spec[field].is_null() {
                 check.invalid(
                     &path.field(field),
@@ -99,6 +120,37 @@ fn check_job_spec(check: &mut Check, path: &Path, spec: &Value) {
                     "requires indexed completion mode",
                 );
             }
+        }
+    }
+    if let Some(manager) = spec["managedBy"].as_str() {
+        let path = path.field("managedBy");
+        check_prefixed_path(check, &path, manager);
+        if manager.len() > MANAGER_BYTES_MAX {
+            check.causes.push(crate::field::too_long(&path, MANAGER_BYTES_MAX));
+        }
+    }
+    if !spec["podFailurePolicy"].is_null() {
+        job_policy::check_failure_policy(check, &path.field("podFailurePolicy"), spec);
+    }
+    let success = path.field("successPolicy");
+    if !spec["successPolicy"].is_null() {
+        if indexed {
+            job_policy::check_success_policy(check, &success, spec);
+        } else {
+            check.invalid(
+                &success,
+                spec["successPolicy"].clone(),
+                "requires indexed completion mode",
+            );
+        }
+    }
+    let replacement = path.field("podReplacementPolicy");
+    if !spec["podReplacementPolicy"].is_null() {
+        if !spec["podFailurePolicy"].is_null() {
+            check.one_of_or_none(&replacement, &spec["podReplacementPolicy"], &["Failed"]);
+        } else {
+            let supported = ["Failed", "TerminatingOrFailed"];
+            check.one_of_or_none(&replacement, &spec["podReplacementPolicy"], &supported);
         }
     }
     let template_path = path.field("template");
@@ -117,6 +169,33 @@ fn check_job_spec(check: &mut Check, path: &Path, spec: &Value) {
         let detail = "only \"Never\" is supported when podFailurePolicy is specified";
         check.invalid(&spec_path.field("restartPolicy"), policy.clone(), detail);
     }
+}
+
+/// Upstream's bounds of what one status can say of indexes.
+const INDEXED_PARALLELISM_MAX: i64 = 100_000;
+
+const FAILED_INDEXES_MAX: i64 = 100_000;
+
+const MANAGER_BYTES_MAX: usize = 63;
+
+fn check_indexed_counts(check: &mut Check, path: &Path, spec: &Value) {
+    let number = |field: &str| spec[field].as_i64();
+    let mut above = |field: &str, most: i64, detail: String| {
+        if let Some(value) = number(field).filter(|value| *value > most) {
+            check.invalid(&path.field(field), value, detail);
+        }
+    };
+    above(
+        "parallelism",
+        INDEXED_PARALLELISM_MAX,
+        format!("must be less than or equal to {INDEXED_PARALLELISM_MAX} when completion mode is Indexed"),
+    );
+    if let Some(completions) = number("completions") {
+        let detail = "must be less than or equal to completions".to_owned();
+        above("maxFailedIndexes", completions, detail);
+    }
+    let detail = format!("must be less than or equal to {FAILED_INDEXES_MAX}");
+    above("maxFailedIndexes", FAILED_INDEXES_MAX, detail);
 }
 
 /// A CronJob's name leaves room for the time in its Jobs' names.
@@ -143,8 +222,8 @@ pub fn check_cron_job(check: &mut Check, cron_job: &Value, old: Option<&Value>) 
     }
     let policy = path.field("concurrencyPolicy");
     check.one_of(&policy, &spec["concurrencyPolicy"], &["Allow", "Forbid", "Replace"]);
-    if spec["timeZone"] == "" {
-        check.invalid(&path.field("timeZone"), "", "timeZone must be nil or non-empty string");
+    if let Some(zone) = spec["timeZone"].as_str() {
+        check_time_zone(check, &path.field("timeZone"), zone);
     }
     let template = path.field("jobTemplate");
     check_job_spec(check, &template.field("spec"), &spec["jobTemplate"]["spec"]);
@@ -152,6 +231,27 @@ pub fn check_cron_job(check: &mut Check, cron_job: &Value, old: Option<&Value>) 
     if old.is_none() && name.len() > CRON_JOB_NAME_MAX && names::dns1123_subdomain(name).is_empty() {
         let metadata = Path::ROOT.field("metadata");
         check.invalid(&metadata.field("name"), name, "must be no more than 52 characters");
+    }
+}
+
+/// Whether it may be the name of a time zone; which there are is for whoever keeps the time.
+fn check_time_zone(check: &mut Check, path: &Path, zone: &str) {
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'+');
+    let part = |part: &str| {
+        !part.is_empty()
+            && part != "."
+            && part != ".."
+            && !part.starts_with('-')
+            && part.len() <= 14
+            && part.bytes().all(letter)
+    };
+    if zone.is_empty() {
+        check.invalid(path, zone, "timeZone must be nil or non-empty string");
+    } else if !zone.split('/').all(part) {
+        check.invalid(path, zone, format!("unknown time zone {zone}"));
+    } else if zone.eq_ignore_ascii_case("local") {
+        let detail = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
+        check.invalid(path, zone, detail);
     }
 }
 

@@ -3,6 +3,7 @@
 //! Objects are decoded ([`crate::decode`]) and defaulted ([`crate::default`]) before. Custom objects are checked by
 //! their schema ([`crate::structural`]); their metadata is checked here.
 
+mod autoscaler;
 mod check;
 mod config;
 mod container;
@@ -10,16 +11,22 @@ mod endpoints;
 mod env;
 mod ingress;
 mod job;
+mod job_policy;
+mod limit_range;
 mod metadata;
 mod pod;
 mod pod_update;
+mod quota;
 mod rbac;
 mod resources;
+mod restart;
 mod scheduling;
+mod security;
 mod service;
 mod storage;
 mod system;
 mod volume;
+mod webhook;
 mod workload;
 
 use serde_json::Value;
@@ -91,8 +98,8 @@ fn check_kind(check: &mut Check, resource: &Resource, new: &Value, old: Option<&
         ("", "configmaps") => config::check_config_map(check, new, old),
         ("", "secrets") => config::check_secret(check, new, old),
         ("", "nodes") => system::check_node(check, new),
-        ("", "limitranges") => system::check_limit_range(check, new),
-        ("", "resourcequotas") => system::check_resource_quota(check, new),
+        ("", "limitranges") => limit_range::check_limit_range(check, new),
+        ("", "resourcequotas") => quota::check_resource_quota(check, new, old),
         ("", "persistentvolumes") => storage::check_volume(check, new, old),
         ("", "persistentvolumeclaims") => storage::check_claim(check, new, old),
         ("apps", "deployments") => workload::check_deployment(check, new, old),
@@ -102,10 +109,16 @@ fn check_kind(check: &mut Check, resource: &Resource, new: &Value, old: Option<&
         ("apps", "controllerrevisions") => system::check_controller_revision(check, new, old),
         ("batch", "jobs") => job::check_job(check, new, old),
         ("batch", "cronjobs") => job::check_cron_job(check, new, old),
-        ("autoscaling", "horizontalpodautoscalers") => system::check_autoscaler(check, new),
+        ("autoscaling", "horizontalpodautoscalers") => autoscaler::check_autoscaler(check, new),
+        ("admissionregistration.k8s.io", "mutatingwebhookconfigurations" | "validatingwebhookconfigurations") => {
+            webhook::check_webhooks(check, new);
+        }
         ("coordination.k8s.io", "leases") => system::check_lease(check, new),
         ("discovery.k8s.io", "endpointslices") => endpoints::check_endpoint_slice(check, new, old),
         ("networking.k8s.io", "ingresses") => ingress::check_ingress(check, new),
+        ("networking.k8s.io", "ingressclasses") => ingress::check_ingress_class(check, new, old),
+        ("node.k8s.io", "runtimeclasses") => system::check_runtime_class(check, new, old),
+        ("", "namespaces") => system::check_namespace(check, new),
         ("networking.k8s.io", "networkpolicies") => ingress::check_network_policy(check, new),
         ("policy", "poddisruptionbudgets") => system::check_disruption_budget(check, new),
         ("rbac.authorization.k8s.io", "roles" | "clusterroles") => rbac::check_role(check, resource, new),

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     check::{Check, list, text},
-    container, scheduling, volume,
+    container, resources, scheduling, security, volume,
 };
 use crate::{field::Path, names, status::Cause};
 
@@ -26,6 +26,7 @@ pub fn check_pod(check: &mut Check, pod: &Value, old: Option<&Value>) {
     let path = Path::ROOT.field("spec");
     let spec = &pod["spec"];
     check_pod_spec(check, &path, spec, TemplateOf::Pod);
+    check_pod_annotations(check, pod);
     if text(&spec["serviceAccountName"]).is_empty() {
         let volumes = path.field("volumes");
         for (at, volume) in list(&spec["volumes"]).iter().enumerate() {
@@ -63,12 +64,31 @@ pub fn check_pod(check: &mut Check, pod: &Value, old: Option<&Value>) {
     }
 }
 
+fn check_pod_annotations(check: &mut Check, pod: &Value) {
+    const MIRROR: &str = "kubernetes.io/config.mirror";
+    const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+    let metadata = Path::ROOT.field("metadata");
+    let path = metadata.field("annotations");
+    let annotations = &pod["metadata"]["annotations"];
+    if annotations[MIRROR].is_string() && text(&pod["spec"]["nodeName"]).is_empty() {
+        let detail = "must set spec.nodeName if mirror pod annotation is set";
+        check.invalid(&path.key(MIRROR), text(&annotations[MIRROR]), detail);
+    }
+    let cost = text(&annotations[COST]);
+    let plain = !cost.starts_with('+') && (cost == "0" || !cost.trim_start_matches('-').starts_with('0'));
+    if annotations[COST].is_string() && !(plain && cost.parse::<i32>().is_ok()) {
+        check.invalid(&path.key(COST), cost, "must be a 32bit integer");
+    }
+}
+
 pub fn check_pod_spec(check: &mut Check, path: &Path, spec: &Value, of: TemplateOf) {
     if spec["terminationGracePeriodSeconds"].is_null() {
         check.required(&path.field("terminationGracePeriodSeconds"), "");
     }
     let volumes = volume::check_volumes(check, &path.field("volumes"), &spec["volumes"]);
+    resources::check_pod_claims(check, &path.field("resourceClaims"), &spec["resourceClaims"]);
     container::check_containers(check, path, spec, &volumes);
+    resources::check_pod_resources(check, path, spec);
     check_host_network(check, path, spec, of);
     check.one_of(
         &path.field("restartPolicy"),
@@ -78,7 +98,7 @@ pub fn check_pod_spec(check: &mut Check, path: &Path, spec: &Value, of: Template
     let policies = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     check.one_of(&path.field("dnsPolicy"), &spec["dnsPolicy"], &policies);
     check.labels(&path.field("nodeSelector"), &spec["nodeSelector"]);
-    check_security(check, &path.field("securityContext"), &spec["securityContext"]);
+    security::check_pod_security(check, path, spec);
     scheduling::check_affinity(check, &path.field("affinity"), &spec["affinity"]);
     check_dns(
         check,
@@ -92,6 +112,8 @@ pub fn check_pod_spec(check: &mut Check, path: &Path, spec: &Value, of: Template
         &path.field("topologySpreadConstraints"),
         &spec["topologySpreadConstraints"],
     );
+    security::check_own_users(check, path, spec);
+    check_host_name(check, path, spec);
     for (field, rule) in [
         (
             "serviceAccountName",
@@ -130,11 +152,36 @@ pub fn check_pod_spec(check: &mut Check, path: &Path, spec: &Value, of: Template
         &spec["preemptionPolicy"],
         &["PreemptLowerPriority", "Never"],
     );
-    if let Some(os) = spec.get("os").filter(|os| os.is_object()) {
-        let path = path.field("os");
-        check.one_of(&path.field("name"), &os["name"], &["linux", "windows"]);
-    }
+    resources::check_resources(
+        check,
+        &path.field("overhead"),
+        &serde_json::json!({"limits": spec["overhead"]}),
+        &[],
+    );
+    security::check_system(check, path, spec);
+    volume::check_file_keys(check, path, spec);
 }
+
+/// A name of its own on the wire, whatever the Pod's name is.
+fn check_host_name(check: &mut Check, path: &Path, spec: &Value) {
+    if spec["hostnameOverride"].is_null() {
+        return;
+    }
+    let name = text(&spec["hostnameOverride"]);
+    let path = path.field("hostnameOverride");
+    for field in ["setHostnameAsFQDN", "hostNetwork"] {
+        if spec[field] == true {
+            check.forbidden(&path, format!("may not be specified when {field} is true"));
+        }
+    }
+    if name.len() > HOST_NAME_MAX {
+        check.causes.push(crate::field::too_long(&path, HOST_NAME_MAX));
+    }
+    check.named(&path, name, names::dns1123_subdomain(name));
+}
+
+/// What Linux takes for a host's name.
+const HOST_NAME_MAX: usize = 64;
 
 fn check_host_network(check: &mut Check, path: &Path, spec: &Value, of: TemplateOf) {
     if spec["hostNetwork"] != true {
@@ -153,85 +200,6 @@ fn check_host_network(check: &mut Check, path: &Path, spec: &Value, of: Template
                 check.invalid(&port.field("hostPort"), host, detail);
             }
         }
-    }
-}
-
-fn check_security(check: &mut Check, path: &Path, security: &Value) {
-    for field in ["runAsUser", "runAsGroup", "fsGroup"] {
-        check_id(check, &path.field(field), &security[field]);
-    }
-    let groups = path.field("supplementalGroups");
-    for (at, group) in list(&security["supplementalGroups"]).iter().enumerate() {
-        check_id(check, &groups.index(at), group);
-    }
-    let policy = path.field("fsGroupChangePolicy");
-    check.one_of_or_none(&policy, &security["fsGroupChangePolicy"], &["Always", "OnRootMismatch"]);
-    check_seccomp(check, &path.field("seccompProfile"), &security["seccompProfile"]);
-    let sysctls = path.field("sysctls");
-    let mut seen: Vec<&str> = Vec::new();
-    for (at, sysctl) in list(&security["sysctls"]).iter().enumerate() {
-        let path = sysctls.index(at);
-        let name = text(&sysctl["name"]);
-        if name.is_empty() {
-            check.required(&path.field("name"), "");
-        } else if !is_sysctl_name(name) {
-            check.invalid(
-                &path.field("name"),
-                name,
-                "must have at most 253 characters and match regex \
-                 ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$",
-            );
-        } else if seen.contains(&name) {
-            check.duplicate(&path.field("name"), name);
-        }
-        seen.push(name);
-    }
-}
-
-fn is_sysctl_name(name: &str) -> bool {
-    let part = |part: &str| {
-        let ends = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-        ends(part.as_bytes().first())
-            && ends(part.as_bytes().last())
-            && part
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_'))
-    };
-    name.len() <= 253 && name.split(['.', '/']).all(part)
-}
-
-pub fn check_id(check: &mut Check, path: &Path, id: &Value) {
-    if let Some(id) = id.as_i64().filter(|id| !(0..=i64::from(i32::MAX)).contains(id)) {
-        check.invalid(path, id, format!("must be between 0 and {}, inclusive", i32::MAX));
-    }
-}
-
-pub fn check_seccomp(check: &mut Check, path: &Path, profile: &Value) {
-    if profile.is_null() {
-        return;
-    }
-    let localhost = path.field("localhostProfile");
-    match text(&profile["type"]) {
-        "Localhost" => {
-            if text(&profile["localhostProfile"]).is_empty() {
-                check.required(&localhost, "must be set when seccomp type is Localhost");
-            }
-        }
-        "RuntimeDefault" | "Unconfined" => {
-            if !profile["localhostProfile"].is_null() {
-                check.invalid(
-                    &localhost,
-                    profile["localhostProfile"].clone(),
-                    "can only be set when seccomp type is Localhost",
-                );
-            }
-        }
-        "" => check.required(&path.field("type"), "type is required when seccompProfile is set"),
-        other => check.not_supported(
-            &path.field("type"),
-            other,
-            &["Localhost", "RuntimeDefault", "Unconfined"],
-        ),
     }
 }
 
@@ -303,10 +271,10 @@ fn check_gates(check: &mut Check, path: &Path, spec: &Value) {
     for (at, gate) in list(&spec["schedulingGates"]).iter().enumerate() {
         let name = text(&gate["name"]);
         let path = scheduling.index(at);
+        check.named(&path, name, names::qualified_name(name));
         if seen.contains(&name) {
             check.duplicate(&path, name);
         }
         seen.push(name);
-        check.named(&path.field("name"), name, names::qualified_name(name));
     }
 }

@@ -6,6 +6,21 @@ use super::check::{Check, list, text};
 use crate::{field::Path, names};
 
 pub fn check_pod_update(check: &mut Check, new: &Value, old: &Value) {
+    const MIRROR: &str = "kubernetes.io/config.mirror";
+    let mirror = |pod: &Value| pod["metadata"]["annotations"][MIRROR].clone();
+    if mirror(new) != mirror(old) {
+        let metadata = Path::ROOT.field("metadata");
+        let annotations = metadata.field("annotations");
+        let verb = if mirror(old).is_null() {
+            "add"
+        } else {
+            "remove or update"
+        };
+        check.forbidden(
+            &annotations.key(MIRROR),
+            format!("may not {verb} mirror pod annotation"),
+        );
+    }
     let (spec, old) = (&new["spec"], &old["spec"]);
     let path = Path::ROOT.field("spec");
     for kind in ["containers", "initContainers"] {

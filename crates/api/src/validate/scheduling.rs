@@ -115,6 +115,7 @@ fn check_pod_term(check: &mut Check, path: &Path, term: &Value) {
         let name = text(namespace);
         check.named(&path.field("namespace"), name, names::dns1123_label(name));
     }
+    check_label_keys(check, path, term);
     let key = text(&term["topologyKey"]);
     let key_path = path.field("topologyKey");
     if key.is_empty() {
@@ -205,6 +206,45 @@ pub fn check_spread(check: &mut Check, path: &Path, constraints: &Value) {
         for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
             check.one_of_or_none(&path.field(policy), &constraint[policy], &["Honor", "Ignore"]);
         }
+        check_label_keys(check, &path, constraint);
         check.label_selector(&path.field("labelSelector"), &constraint["labelSelector"]);
+    }
+}
+
+/// Keys whose values are the Pod's own, in an affinity's term or a constraint.
+fn check_label_keys(check: &mut Check, path: &Path, term: &Value) {
+    let selector = &term["labelSelector"];
+    for field in ["matchLabelKeys", "mismatchLabelKeys"] {
+        let keys = list(&term[field]);
+        let path = path.field(field);
+        if !keys.is_empty() && selector.is_null() {
+            check.forbidden(&path, "must not be specified when labelSelector is not set");
+            continue;
+        }
+        for (at, key) in keys.iter().enumerate() {
+            check.named(&path.index(at), text(key), names::qualified_name(text(key)));
+        }
+    }
+    let same = list(&term["matchLabelKeys"]);
+    let mut selected: Vec<&str> = selector["matchLabels"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, _)| key.as_str())
+        .collect();
+    for expression in list(&selector["matchExpressions"]) {
+        let key = text(&expression["key"]);
+        let listed = same.iter().position(|listed| listed == key);
+        if let Some(at) = listed.filter(|_| selected.contains(&key)) {
+            check.invalid(&path.index(at), key, "exists in both matchLabelKeys and labelSelector");
+        }
+        selected.push(key);
+    }
+    let keys = path.field("matchLabelKeys");
+    for (at, key) in same.iter().enumerate() {
+        if list(&term["mismatchLabelKeys"]).contains(key) {
+            let detail = "exists in both matchLabelKeys and mismatchLabelKeys";
+            check.invalid(&keys.index(at), text(key), detail);
+        }
     }
 }

@@ -51,6 +51,54 @@ pub fn check_claim_spec(check: &mut Check, path: &Path, spec: &Value) {
         check.named(&path.field("storageClassName"), class, names::dns1123_subdomain(class));
     }
     check.one_of_or_none(&path.field("volumeMode"), &spec["volumeMode"], &["Block", "Filesystem"]);
+    check_origin(check, path, spec);
+    let attributes = text(&spec["volumeAttributesClassName"]);
+    if !attributes.is_empty() {
+        let problems = names::dns1123_subdomain(attributes);
+        check.named(&path.field("volumeAttributesClassName"), attributes, problems);
+    }
+}
+
+/// What a claim's volume is filled with at first.
+fn check_origin(check: &mut Check, path: &Path, spec: &Value) {
+    let (source, reference) = (&spec["dataSource"], &spec["dataSourceRef"]);
+    for (field, origin) in [("dataSource", source), ("dataSourceRef", reference)] {
+        if origin.is_null() {
+            continue;
+        }
+        let path = path.field(field);
+        for field in ["name", "kind"] {
+            check.present(&path.field(field), &origin[field]);
+        }
+        let (group, kind) = (text(&origin["apiGroup"]), text(&origin["kind"]));
+        if group.is_empty() && kind != "PersistentVolumeClaim" {
+            let detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+            check.invalid(&path, kind, detail);
+        }
+        if !group.is_empty() {
+            check.named(&path.field("apiGroup"), group, names::dns1123_subdomain(group));
+        }
+        let namespace = text(&origin["namespace"]);
+        if !namespace.is_empty() {
+            check.named(&path.field("namespace"), namespace, names::dns1123_label(namespace));
+        }
+    }
+    if source.is_null() {
+        return;
+    }
+    let own = path.field("dataSource").to_string();
+    if !text(&reference["namespace"]).is_empty() {
+        check.invalid(
+            path,
+            own,
+            "may not be specified when dataSourceRef.namespace is specified",
+        );
+    } else if !reference.is_null() {
+        let same = |field: &str| text(&source[field]) == text(&reference[field]);
+        if !["apiGroup", "kind", "name"].into_iter().all(same) {
+            check.invalid(path, own, "must match dataSourceRef");
+        }
+    }
 }
 
 pub fn check_claim(check: &mut Check, claim: &Value, old: Option<&Value>) {
@@ -80,6 +128,11 @@ pub fn check_claim(check: &mut Check, claim: &Value, old: Option<&Value>) {
                       bound claims\n";
         check.forbidden(&path, detail);
     }
+    check.immutable(
+        &Path::ROOT.field("volumeMode"),
+        &spec["volumeMode"],
+        &old["spec"]["volumeMode"],
+    );
     let size = |claim: &Value, field: &str| Quantity::from_json(&claim.pointer(field).cloned().unwrap_or_default());
     let new_size = size(claim, "/spec/resources/requests/storage");
     let shrinks = new_size < size(old, "/spec/resources/requests/storage");
@@ -140,9 +193,8 @@ pub fn check_volume(check: &mut Check, volume: &Value, old: Option<&Value>) {
     match present.as_slice() {
         [] => check.required(&path, "must specify a volume type"),
         [first, rest @ ..] => {
-            if *first == "hostPath" {
-                volume::check_host_path(check, &path.field("hostPath"), &spec["hostPath"]);
-            }
+            volume::check_shared_source(check, &path.field(first), first, &spec[*first]);
+            check_own_source(check, &path.field(first), first, spec);
             for source in rest {
                 check.forbidden(&path.field(source), "may not specify more than 1 volume type");
             }
@@ -177,6 +229,42 @@ pub fn check_volume(check: &mut Check, volume: &Value, old: Option<&Value>) {
     }
 }
 
+/// What only persistent volumes have, or have in another form.
+fn check_own_source(check: &mut Check, path: &Path, kind: &str, spec: &Value) {
+    let source = &spec[kind];
+    match kind {
+        "hostPath" if source["path"] == "/" && spec["persistentVolumeReclaimPolicy"] == "Recycle" => {
+            let path = Path::ROOT.field("spec");
+            let detail = "may not be 'recycle' for a hostPath mount of '/'";
+            check.forbidden(&path.field("persistentVolumeReclaimPolicy"), detail);
+        }
+        "local" if check.present(&path.field("path"), &source["path"]) => {
+            volume::no_way_up(check, &path.field("path"), text(&source["path"]));
+        }
+        "csi" => {
+            check.present(&path.field("volumeHandle"), &source["volumeHandle"]);
+            for secret in [
+                "controllerPublishSecretRef",
+                "controllerExpandSecretRef",
+                "nodePublishSecretRef",
+                "nodeExpandSecretRef",
+            ] {
+                if !source[secret].is_null() {
+                    let path = path.field(secret);
+                    for field in ["name", "namespace"] {
+                        check.required_name(&path.field(field), &source[secret][field], names::dns1123_subdomain);
+                    }
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+const PARAMETERS_MAX: usize = 512;
+
+const PARAMETERS_BYTES_MAX: usize = 256 * 1024;
+
 pub fn check_class(check: &mut Check, class: &Value, old: Option<&Value>) {
     let field = |name| Path::ROOT.field(name);
     let provisioner = text(&class["provisioner"]);
@@ -192,6 +280,25 @@ pub fn check_class(check: &mut Check, class: &Value, old: Option<&Value>) {
     check.one_of_or_none(&field("reclaimPolicy"), &class["reclaimPolicy"], &["Delete", "Retain"]);
     let modes = ["Immediate", "WaitForFirstConsumer"];
     check.one_of(&field("volumeBindingMode"), &class["volumeBindingMode"], &modes);
+    let parameters = field("parameters");
+    let (mut count, mut size) = (0, 0);
+    for (key, value) in entries(&class["parameters"]) {
+        count += 1;
+        size += key.len() + text(value).len();
+        if key.is_empty() {
+            check.invalid(&parameters, key.as_str(), "field can not be empty.");
+        }
+    }
+    if count > PARAMETERS_MAX {
+        check
+            .causes
+            .push(crate::field::too_many(&parameters, count, PARAMETERS_MAX));
+    }
+    if size > PARAMETERS_BYTES_MAX {
+        check
+            .causes
+            .push(crate::field::too_long(&parameters, PARAMETERS_BYTES_MAX));
+    }
     if let Some(old) = old {
         for name in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
             check.immutable(&field(name), &class[name], &old[name]);

@@ -6,7 +6,7 @@ use super::{
     check::{Check, entries, list, percent_of, text},
     resources, scheduling,
 };
-use crate::{field::Path, names, quantity::Quantity};
+use crate::{field::Path, names};
 
 pub fn check_namespace_status(check: &mut Check, namespace: &Value) {
     let status = Path::ROOT.field("status");
@@ -50,68 +50,6 @@ pub fn check_node(check: &mut Check, node: &Value) {
         let path = status.field(kind);
         for (name, amount) in entries(&node["status"][kind]) {
             resources::check_amount(check, &path.key(name), name, amount);
-        }
-    }
-}
-
-pub fn check_limit_range(check: &mut Check, range: &Value) {
-    let spec = Path::ROOT.field("spec");
-    let limits = spec.field("limits");
-    for (at, limit) in list(&range["spec"]["limits"]).iter().enumerate() {
-        let path = limits.index(at);
-        check.present(&path.field("type"), &limit["type"]);
-        if list(&range["spec"]["limits"])[..at]
-            .iter()
-            .any(|other| other["type"] == limit["type"])
-        {
-            check.duplicate(&path.field("type"), limit["type"].clone());
-        }
-        let amount = |kind: &str, name: &str| limit[kind].get(name).and_then(Quantity::from_json);
-        for kind in ["max", "min", "default", "defaultRequest"] {
-            for (name, _) in entries(&limit[kind]) {
-                let min = amount("min", name);
-                let max = amount("max", name);
-                let own = amount(kind, name);
-                let above = |bound: Option<Quantity>| matches!((own, bound), (Some(own), Some(bound)) if own > bound);
-                let below = |bound: Option<Quantity>| matches!((own, bound), (Some(own), Some(bound)) if own < bound);
-                let kind_path = path.field(kind);
-                let entry = kind_path.key(name);
-                let shown = own.map(|own| own.to_string()).unwrap_or_default();
-                if kind == "min" && above(max) {
-                    let detail = format!(
-                        "min value {shown} is greater than max value {}",
-                        max.unwrap_or(Quantity::ZERO)
-                    );
-                    check.invalid(&entry, shown, detail);
-                } else if kind != "max" && kind != "min" {
-                    let what = if kind == "default" {
-                        "default"
-                    } else {
-                        "default request"
-                    };
-                    if above(max) {
-                        let max = max.unwrap_or(Quantity::ZERO);
-                        let detail = format!("{what} value {shown} is greater than max value {max}");
-                        check.invalid(&entry, shown, detail);
-                    } else if below(min) {
-                        let min = min.unwrap_or(Quantity::ZERO);
-                        let detail = format!("min value {min} is greater than {what} value {shown}");
-                        check.invalid(&entry, shown, detail);
-                    }
-                }
-            }
-        }
-    }
-}
-
-pub fn check_resource_quota(check: &mut Check, quota: &Value) {
-    let spec = Path::ROOT.field("spec");
-    let hard = spec.field("hard");
-    for (name, amount) in entries(&quota["spec"]["hard"]) {
-        let path = hard.key(name);
-        check.named(&path, name, names::qualified_name(name));
-        if let Some(amount) = Quantity::from_json(amount).filter(Quantity::is_negative) {
-            check.invalid(&path, amount.to_string(), "must be greater than or equal to 0");
         }
     }
 }
@@ -187,32 +125,41 @@ pub fn check_disruption_budget(check: &mut Check, budget: &Value) {
     );
 }
 
-pub fn check_autoscaler(check: &mut Check, autoscaler: &Value) {
-    let spec = &autoscaler["spec"];
-    let path = Path::ROOT.field("spec");
-    let (min, max) = (
-        spec["minReplicas"].as_i64().unwrap_or(1),
-        spec["maxReplicas"].as_i64().unwrap_or(0),
-    );
-    if min < 1 {
-        check.invalid(&path.field("minReplicas"), min, "must be greater than or equal to 1");
+pub fn check_namespace(check: &mut Check, namespace: &Value) {
+    let spec = Path::ROOT.field("spec");
+    let path = spec.field("finalizers");
+    for finalizer in list(&namespace["spec"]["finalizers"]) {
+        let name = text(finalizer);
+        check.named(&path, name, names::qualified_name(name));
+        if !name.contains('/') && !matches!(name, "kubernetes" | "foregroundDeletion" | "orphan") {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            check.invalid(&path, name, detail);
+        }
     }
-    if max < 1 {
-        check.invalid(&path.field("maxReplicas"), max, "must be greater than 0");
+}
+
+pub fn check_runtime_class(check: &mut Check, class: &Value, old: Option<&Value>) {
+    let handler = Path::ROOT.field("handler");
+    if let Some(old) = old {
+        check.immutable(&handler, &class["handler"], &old["handler"]);
+        return;
     }
-    if max < min {
-        check.invalid(
-            &path.field("maxReplicas"),
-            max,
-            "must be greater than or equal to `minReplicas`",
-        );
-    }
-    let target = path.field("scaleTargetRef");
-    for field in ["kind", "name"] {
-        check.required_name(
-            &target.field(field),
-            &spec["scaleTargetRef"][field],
-            names::path_segment,
-        );
+    check.required_name(&handler, &class["handler"], names::dns1123_label);
+    let fixed = serde_json::json!({"limits": class["overhead"]["podFixed"]});
+    resources::check_resources(check, &Path::ROOT.field("overhead"), &fixed, &[]);
+    let path = Path::ROOT.field("scheduling");
+    check.labels(&path.field("nodeSelector"), &class["scheduling"]["nodeSelector"]);
+    let tolerations_path = path.field("tolerations");
+    let tolerations = &class["scheduling"]["tolerations"];
+    scheduling::check_tolerations(check, &tolerations_path, tolerations);
+    let same = |one: &Value, other: &Value| {
+        ["key", "operator", "value", "effect"]
+            .into_iter()
+            .all(|field| one[field] == other[field])
+    };
+    for (at, toleration) in list(tolerations).iter().enumerate() {
+        if list(tolerations)[..at].iter().any(|other| same(other, toleration)) {
+            check.duplicate(&tolerations_path.index(at), toleration.clone());
+        }
     }
 }

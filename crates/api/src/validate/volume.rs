@@ -51,7 +51,6 @@ fn check_source(check: &mut Check, path: &Path, volume: &Value) {
                 let detail = "SizeLimit field must be a valid resource quantity";
                 check.forbidden(&path.field("sizeLimit"), detail);
             }
-            "hostPath" => check_host_path(check, &path, source),
             "secret" => {
                 check.present(&path.field("secretName"), &source["secretName"]);
                 check_files(check, &path, source);
@@ -64,16 +63,6 @@ fn check_source(check: &mut Check, path: &Path, volume: &Value) {
             "projected" => check_projected(check, &path, source),
             "persistentVolumeClaim" => {
                 check.present(&path.field("claimName"), &source["claimName"]);
-            }
-            "nfs" => {
-                check.present(&path.field("server"), &source["server"]);
-                check.present(&path.field("path"), &source["path"]);
-                if !text(&source["path"]).is_empty() && !text(&source["path"]).starts_with('/') {
-                    check.invalid(&path.field("path"), text(&source["path"]), "must be an absolute path");
-                }
-            }
-            "csi" => {
-                check.present(&path.field("driver"), &source["driver"]);
             }
             "image" => {
                 check.present(&path.field("reference"), &source["reference"]);
@@ -92,11 +81,13 @@ fn check_source(check: &mut Check, path: &Path, volume: &Value) {
             "gitRepo" => {
                 check.present(&path.field("repository"), &source["repository"]);
             }
-            "iscsi" => {
-                check.present(&path.field("targetPortal"), &source["targetPortal"]);
-                check.present(&path.field("iqn"), &source["iqn"]);
+            _ => {
+                check_shared_source(check, &path, kind, source);
+                if kind == "csi" && !source["nodePublishSecretRef"].is_null() {
+                    let secret = path.field("nodePublishSecretRef");
+                    check.present(&secret.field("name"), &source["nodePublishSecretRef"]["name"]);
+                }
             }
-            _ => {}
         }
     }
     if count == 0 {
@@ -104,7 +95,39 @@ fn check_source(check: &mut Check, path: &Path, volume: &Value) {
     }
 }
 
-pub fn check_host_path(check: &mut Check, path: &Path, source: &Value) {
+/// What the names of drivers may be long.
+const DRIVER_BYTES_MAX: usize = 63;
+
+/// Sources that Pods' volumes and persistent volumes have alike.
+pub fn check_shared_source(check: &mut Check, path: &Path, kind: &str, source: &Value) {
+    match kind {
+        "hostPath" => check_host_path(check, path, source),
+        "nfs" => {
+            check.present(&path.field("server"), &source["server"]);
+            check.present(&path.field("path"), &source["path"]);
+            if !text(&source["path"]).starts_with('/') {
+                check.invalid(&path.field("path"), text(&source["path"]), "must be an absolute path");
+            }
+        }
+        "csi" => {
+            let path = path.field("driver");
+            if check.present(&path, &source["driver"]) {
+                let driver = text(&source["driver"]);
+                if driver.len() > DRIVER_BYTES_MAX {
+                    check.causes.push(crate::field::too_long(&path, DRIVER_BYTES_MAX));
+                }
+                check.named(&path, driver, names::dns1123_subdomain(&driver.to_lowercase()));
+            }
+        }
+        "iscsi" => {
+            check.present(&path.field("targetPortal"), &source["targetPortal"]);
+            check.present(&path.field("iqn"), &source["iqn"]);
+        }
+        _ => {}
+    }
+}
+
+fn check_host_path(check: &mut Check, path: &Path, source: &Value) {
     if !check.present(&path.field("path"), &source["path"]) {
         return;
     }
@@ -122,7 +145,7 @@ pub fn check_host_path(check: &mut Check, path: &Path, source: &Value) {
     check.one_of_or_none(&path.field("type"), &source["type"], &kinds);
 }
 
-fn no_way_up(check: &mut Check, path: &Path, target: &str) {
+pub fn no_way_up(check: &mut Check, path: &Path, target: &str) {
     if target.split('/').any(|step| step == "..") {
         check.invalid(path, target, "must not contain '..'");
     }
@@ -291,5 +314,34 @@ pub fn check_mounts(check: &mut Check, path: &Path, container: &Value, volumes: 
             Some(_) => {}
         }
         check.present(&item.field("devicePath"), &device["devicePath"]);
+    }
+}
+
+/// Variables that are read from a file have it in an empty directory of the Pod.
+pub fn check_file_keys(check: &mut Check, path: &Path, spec: &Value) {
+    for kind in ["initContainers", "containers", "ephemeralContainers"] {
+        let containers = path.field(kind);
+        for (at, container) in list(&spec[kind]).iter().enumerate() {
+            let container_path = containers.index(at);
+            let variables = container_path.field("env");
+            for (at, variable) in list(&container["env"]).iter().enumerate() {
+                let reference = &variable["valueFrom"]["fileKeyRef"];
+                if reference.is_null() {
+                    continue;
+                }
+                let name = text(&reference["volumeName"]);
+                let variable = variables.index(at);
+                let from = variable.field("valueFrom");
+                let file = from.field("fileKeyRef");
+                let path = file.field("volumeName");
+                match list(&spec["volumes"]).iter().find(|volume| volume["name"] == name) {
+                    None => check.causes.push(crate::field::not_found(&path, name)),
+                    Some(volume) if volume["emptyDir"].is_null() => {
+                        check.invalid(&path, name, "referenced volume must be of type emptyDir");
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
     }
 }

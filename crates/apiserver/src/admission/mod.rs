@@ -62,12 +62,16 @@ pub(crate) async fn mutate(attempt: &Attempt<'_>, tree: &mut Value) -> Result<Ve
         tolerations::admit(tree);
     }
     if kind.is_core("persistentvolumeclaims") {
-        if attempt.creates() {
-            storage_class::admit(attempt, tree).await?;
+        match old {
+            None => storage_class::admit(attempt, tree).await?,
+            Some(old) => storage_class::check_growth(attempt, tree, old).await?,
         }
         if !tree["metadata"]["deletionTimestamp"].is_string() {
             limit_range::admit(attempt, tree).await?;
         }
+    }
+    if kind.is("scheduling.k8s.io", "priorityclasses") {
+        priority::check_class(attempt, tree).await?;
     }
     if kind.is("networking.k8s.io", "ingresses") && attempt.creates() {
         ingress_class::admit(attempt, tree).await?;

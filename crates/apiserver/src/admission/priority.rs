@@ -14,6 +14,32 @@ const PRIORITY_CLASSES: Resource = Resource::built_in(
     Scope::Cluster,
 );
 
+/// One class at most is everybody's who names none.
+pub(super) async fn check_class(attempt: &Attempt<'_>, tree: &Value) -> Result<(), Status> {
+    let place = &attempt.place;
+    if tree["globalDefault"] != true {
+        return Ok(());
+    }
+    let (_, classes) = attempt
+        .registry
+        .list_objects(place.plane, &PRIORITY_CLASSES, None)
+        .await?;
+    let other = classes
+        .iter()
+        .find(|class| class.tree()["globalDefault"] == true && class.name() != place.name);
+    match other {
+        None => Ok(()),
+        Some(other) => Err(refuse_forbidden(
+            place.kind,
+            place.name,
+            &format!(
+                "PriorityClass {} is already marked as default. Only one default can exist",
+                other.name()
+            ),
+        )),
+    }
+}
+
 pub(super) async fn admit(attempt: &Attempt<'_>, tree: &mut Value) -> Result<(), Status> {
     let place = &attempt.place;
     let asked = tree["spec"]["priorityClassName"]

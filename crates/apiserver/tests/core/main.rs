@@ -1,5 +1,6 @@
 //! The core, driven through the service in memory: no sockets, no TLS, the caller's identity given.
 
+mod admission;
 mod definitions;
 mod deletion;
 mod harness;

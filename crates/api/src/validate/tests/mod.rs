@@ -8,6 +8,7 @@ mod batch;
 mod namespaces;
 mod pods;
 mod scaling;
+mod storage;
 
 /// An object as it reaches validation: decoded and defaulted.
 fn prepared(resource: &Resource, mut object: Value) -> Value {
