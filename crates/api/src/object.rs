@@ -34,7 +34,10 @@ impl Object {
 
     /// Encodes a tree once, canonically.
     pub fn from_tree(tree: Value) -> Object {
-        let bytes = Bytes::from(serde_json::to_vec(&tree).expect("a JSON value always encodes"));
+        let mut bytes = serde_json::to_vec(&tree).expect("a JSON value always encodes");
+        // It may be kept for years, and a growing buffer has up to as much again to spare.
+        bytes.shrink_to_fit();
+        let bytes = Bytes::from(bytes);
         let cell = OnceLock::new();
         let _ = cell.set(tree);
         Object(Arc::new(Inner { bytes, tree: cell }))
@@ -42,6 +45,11 @@ impl Object {
 
     pub fn bytes(&self) -> &Bytes {
         &self.0.bytes
+    }
+
+    /// The same object in as little memory as can be: no tree, and bytes that keep no larger buffer alive.
+    pub fn at_rest(&self) -> Object {
+        Object::from_stored(Bytes::copy_from_slice(&self.0.bytes))
     }
 
     /// The parsed tree; `Null` if the stored bytes are not JSON.

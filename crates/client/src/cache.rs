@@ -1,7 +1,7 @@
 //! What an informer holds, ordered by source, plane, namespace and name.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     ops::Bound,
     sync::Arc,
 };
@@ -13,8 +13,14 @@ use crate::{Change, ObjectKey, PlaneKey, SourceId};
 /// The values under which an object is found in an index.
 pub type IndexFn = Arc<dyn Fn(&ObjectKey, &Object) -> Vec<String> + Send + Sync>;
 
+/// What changed last is looked at soon, by several, and stays as it came: parsed, in the buffer it was read into. Of an object
+/// that was left alone for so many changes only its bytes are kept: thousands of tenants have far more of these.
+const FRESH_MAX: usize = 256;
+
 pub(crate) struct Cache {
     objects: BTreeMap<ObjectKey, Object>,
+    /// The last changed, the oldest change first.
+    fresh: VecDeque<ObjectKey>,
     indexes: HashMap<&'static str, Index>,
 }
 
@@ -36,6 +42,7 @@ impl Cache {
         };
         Cache {
             objects: BTreeMap::new(),
+            fresh: VecDeque::new(),
             indexes: indexes.into_iter().map(index).collect(),
         }
     }
@@ -57,7 +64,20 @@ impl Cache {
                 index.learn(&key, new);
             }
         }
+        if new.is_some() {
+            self.fresh.push_back(key.clone());
+            self.rest();
+        }
         Some(Change { key, old, new })
+    }
+
+    fn rest(&mut self) {
+        while self.fresh.len() > FRESH_MAX {
+            let oldest = self.fresh.pop_front();
+            if let Some(object) = oldest.and_then(|key| self.objects.get_mut(&key)) {
+                *object = object.at_rest();
+            }
+        }
     }
 
     /// Makes a source's part exactly `objects`; returns what changed.

@@ -1,6 +1,9 @@
 //! Judging a client's certificate against one authority.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use rustls::{RootCertStore, server::WebPkiClientVerifier, server::danger::ClientCertVerifier};
 use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject};
@@ -21,6 +24,8 @@ pub struct Subject {
     pub user: String,
     /// The organizations.
     pub groups: Vec<String>,
+    /// When the certificate ends.
+    pub not_after: SystemTime,
 }
 
 impl ClientCa {
@@ -78,13 +83,13 @@ fn subject(leaf: &CertificateDer<'_>) -> Result<Subject, Error> {
             .filter_map(|group| group.as_str().ok())
             .map(str::to_owned)
             .collect(),
+        not_after: SystemTime::UNIX_EPOCH
+            + Duration::from_secs(u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or(0)),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use world::OsRandom;
 
     use super::*;

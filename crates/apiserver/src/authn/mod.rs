@@ -1,17 +1,21 @@
 //! Who asks: a client certificate or a service-account token, each judged by the plane that the request is for.
 //!
-//! Nothing is kept from one request to the next: one HTTP/2 connection may carry requests for several planes, and
-//! whoever is known on one of them is a stranger on the others (D8).
+//! Each request is judged by the plane it is for: one HTTP/2 connection may carry requests for several planes, and
+//! whoever is known on one of them is a stranger on the others (D8). What a connection keeps is the last verdict on its
+//! certificate, by which keys it came about, and for how long it stands.
 
 mod impersonation;
 pub mod reviews;
 mod service_account;
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
 
 use api::{PlaneId, Reason, Status};
 use http::{HeaderMap, header};
-use identity::{ClientCa, TokenKey};
+use identity::{ClientCa, Subject, TokenKey};
 use rustls::pki_types::CertificateDer;
 
 pub use impersonation::impersonate;
@@ -30,9 +34,53 @@ pub const AUTHENTICATED: &str = "system:authenticated";
 /// Planes whose parsed keys are kept at hand; about 1 KiB each.
 const KEYS_MAX: usize = 4096;
 
+/// A certificate found good is good for so long, or until it ends; a signature costs more than all else of a small request.
+const VERDICT_STANDS: Duration = Duration::from_secs(10);
+
 /// The certificates that a connection's client has proved to hold the key of, put on its requests by the listener.
 #[derive(Clone)]
-pub struct ClientChain(pub Arc<[CertificateDer<'static>]>);
+pub struct ClientChain(Arc<Chain>);
+
+struct Chain {
+    certificates: Box<[CertificateDer<'static>]>,
+    last: Mutex<Option<Verdict>>,
+}
+
+/// That a plane's authority has signed a connection's certificate.
+struct Verdict {
+    keys: Arc<Keys>,
+    subject: Subject,
+    from: SystemTime,
+    until: SystemTime,
+}
+
+impl ClientChain {
+    pub fn new(certificates: &[CertificateDer<'_>]) -> ClientChain {
+        ClientChain(Arc::new(Chain {
+            certificates: certificates.iter().map(|one| one.clone().into_owned()).collect(),
+            last: Mutex::new(None),
+        }))
+    }
+
+    /// Whom the certificate names, if the plane with these keys has signed it and it is valid at `now`.
+    fn subject(&self, keys: &Arc<Keys>, now: SystemTime) -> Result<Subject, identity::Error> {
+        let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(verdict) = &*last
+            && Arc::ptr_eq(&verdict.keys, keys)
+            && (verdict.from..verdict.until).contains(&now)
+        {
+            return Ok(verdict.subject.clone());
+        }
+        let subject = keys.clients.verify(&self.0.certificates, now)?;
+        *last = Some(Verdict {
+            keys: Arc::clone(keys),
+            from: now,
+            until: subject.not_after.min(now + VERDICT_STANDS),
+            subject: subject.clone(),
+        });
+        Ok(subject)
+    }
+}
 
 /// A plane's keys, parsed.
 pub struct Keys {
@@ -80,7 +128,7 @@ impl Authenticator {
     ) -> Result<Identity, Status> {
         let mut credential_refused = false;
         if let Some(chain) = chain {
-            match self.keys(plane)?.clients.verify(&chain.0, planes.world().clock.wall()) {
+            match chain.subject(&self.keys(plane)?, planes.world().clock.wall()) {
                 Ok(subject) => return Ok(authenticated(subject.user, subject.groups)),
                 Err(error) => {
                     tracing::debug!(plane = %plane.id, %error, "a client certificate was refused");
@@ -123,7 +171,33 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use identity::Ca;
+    use rustls::pki_types::pem::PemObject;
+    use world::OsRandom;
+
     use super::*;
+
+    #[test]
+    fn a_verdict_stands_for_its_keys_and_until_the_certificate_ends() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let [ours, theirs] = ["ours", "theirs"].map(|name| Ca::generate(name, now, &OsRandom).unwrap());
+        let life = Duration::from_secs(5);
+        let certified = ours.issue_client("ann", &["devs"], life, now, &OsRandom).unwrap();
+        let keys = |ca: &Ca| {
+            Arc::new(Keys {
+                clients: ClientCa::from_pem(ca.certificate_pem()).unwrap(),
+                tokens: TokenKey::generate().unwrap(),
+            })
+        };
+        let (ours, theirs) = (keys(&ours), keys(&theirs));
+        let chain = ClientChain::new(&[CertificateDer::from_pem_slice(certified.certificate_pem.as_bytes()).unwrap()]);
+
+        assert_eq!(chain.subject(&ours, now).unwrap().user, "ann");
+        assert_eq!(chain.subject(&ours, now + life / 2).unwrap().groups, ["devs"]);
+        assert!(chain.subject(&theirs, now).is_err());
+        assert!(chain.subject(&ours, now).is_ok());
+        assert!(chain.subject(&ours, now + life * 2).is_err());
+    }
 
     #[test]
     fn a_token_is_what_follows_bearer() {

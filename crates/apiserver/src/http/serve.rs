@@ -185,7 +185,7 @@ async fn connection(prepared: impl Future<Output = Option<Prepared>>, stop: Canc
         () = clock.sleep(HANDSHAKE_TIMEOUT) => return,
     };
     let chain = stream.get_ref().1.peer_certificates();
-    let chain = chain.map(|chain| ClientChain(chain.iter().map(|one| one.clone().into_owned()).collect()));
+    let chain = chain.map(ClientChain::new);
     let service = tower::service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(|body| -> Body { body.map_err(Into::into).boxed_unsync() });
         request.extensions_mut().insert(door);

@@ -515,7 +515,9 @@ pub(super) fn name_key(name: &str) -> Bytes {
 }
 
 pub(super) fn encode_record(record: &PlaneRecord) -> Vec<u8> {
-    serde_json::to_vec(record).expect("a record always encodes")
+    let mut encoded = serde_json::to_vec(record).expect("a record always encodes");
+    encoded.shrink_to_fit();
+    encoded
 }
 
 pub(super) fn parse_record(bytes: &[u8]) -> Result<PlaneRecord, Status> {

@@ -283,6 +283,9 @@ impl View {
     }
 }
 
+/// What a frame has around its object, at most.
+const FRAME_BYTES: usize = 96;
+
 impl Frames {
     fn event(&self, out: &mut BytesMut, kind: &str, plane: Option<PlaneId>, object: &[u8]) {
         out.put_slice(b"{\"type\":\"");
@@ -299,7 +302,9 @@ impl Frames {
     fn events(&self, events: Vec<Event>) -> Bytes {
         let mut out = BytesMut::new();
         for seen in events.into_iter().filter_map(|event| self.view.see(event)) {
-            self.event(&mut out, seen.kind, seen.plane, &self.shown.object(&seen.stored));
+            let object = self.shown.object(&seen.stored);
+            out.reserve(object.len() + FRAME_BYTES);
+            self.event(&mut out, seen.kind, seen.plane, &object);
         }
         out.freeze()
     }

@@ -28,7 +28,8 @@ impl Index {
 
         let mut run = Run {
             revision: Revision(self.head.0 + 1),
-            events: Vec::new(),
+            // Most have one, and it is kept in the history.
+            events: Vec::with_capacity(1),
             index: self,
         };
         let mut answer = run.txn(txn, &mut path.iter());
@@ -135,6 +136,7 @@ impl Index {
             return None;
         }
         before_the_revision(&mut events, revision);
+        events.shrink_to_fit();
         let commit = Arc::new(Commit::new(revision, events));
         self.head = revision;
         self.history_bytes += commit.bytes;
