@@ -10,6 +10,7 @@ mod arrows;
 mod command;
 mod demo;
 mod licences;
+mod long;
 mod packages;
 mod test;
 
@@ -20,6 +21,7 @@ Usage: cargo xtask <command>
 
   demo [--keep] [--etcd-servers URL]   build, start the platform, run two tenants' Deployments, show them, clean up
   test [FILTER...]                     install what the tests need, then format, lint, unit, doc and end-to-end tests
+  long [WORD...]                       the tests that take long, whole: crashes, seeds, the soak; says how long first
   arrows                               check that arrows between crates only point down
   licences                             check the licences of all dependencies
 ";
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
     let done = match command {
         "demo" => demo::run(rest),
         "test" => test::run(rest),
+        "long" => long::run(rest),
         "arrows" => arrows::check(),
         "licences" => licences::check(),
         "help" | "--help" | "-h" => {

@@ -10,6 +10,7 @@ mod in_cluster;
 mod on_etcd;
 mod refusals;
 mod restart;
+mod soak;
 mod tenants;
 mod two_tenants;
 mod workloads;

@@ -1,0 +1,87 @@
+//! What takes too long for every change: thousands of kills and seeds, and the soak. Each suite is a test that also runs, short,
+//! in `cargo xtask test`; here it gets its whole count by an environment variable.
+
+use std::{process::Command, time::Instant};
+
+use crate::{command, packages};
+
+struct Suite {
+    name: &'static str,
+    minutes: u32,
+    counts: &'static [(&'static str, &'static str)],
+    package: &'static str,
+    filter: &'static str,
+}
+
+const SUITES: [Suite; 4] = [
+    Suite {
+        name: "the server killed at 200 moments under load",
+        minutes: 15,
+        counts: &[("MANGROVE_CRASH_ROUNDS", "200")],
+        package: "mangrove",
+        filter: "test(killed_at_random_moments)",
+    },
+    Suite {
+        name: "the store over 5,000 histories of crashes on a simulated disk",
+        minutes: 20,
+        counts: &[("CRASH_SEEDS", "5000")],
+        package: "store",
+        filter: "test(nothing_acknowledged_is_lost)",
+    },
+    Suite {
+        name: "our keyspaces beside a real etcd, other seeds",
+        minutes: 5,
+        counts: &[],
+        package: "etcd",
+        filter: "binary(parity)",
+    },
+    Suite {
+        name: "tenants come and go for an hour",
+        minutes: 61,
+        counts: &[("MANGROVE_SOAK_SECONDS", "3600")],
+        package: "mangrove",
+        filter: "test(tenants_that_come_and_go)",
+    },
+];
+
+/// Runs the suites whose names hold all of `words`; all of them without words.
+pub fn run(words: &[String]) -> Result<(), String> {
+    packages::install(&[packages::BUILD, packages::DEMO, packages::TEST])?;
+    let chosen: Vec<&Suite> = SUITES
+        .iter()
+        .filter(|suite| words.iter().all(|word| suite.name.contains(word.as_str())))
+        .collect();
+    if chosen.is_empty() {
+        return Err(format!("no suite's name has all of: {}", words.join(" ")));
+    }
+    let minutes: u32 = chosen.iter().map(|suite| suite.minutes).sum();
+    println!("{} suites, about {minutes} minutes on two cores:", chosen.len());
+    for suite in &chosen {
+        println!("  {:>3} min  {}", suite.minutes, suite.name);
+    }
+    for suite in chosen {
+        println!("==> {}", suite.name);
+        let begin = Instant::now();
+        let mut cargo = Command::new("cargo");
+        cargo
+            .args([
+                "nextest",
+                "run",
+                "--locked",
+                "--package",
+                suite.package,
+                "-E",
+                suite.filter,
+            ])
+            .args([
+                "--success-output",
+                "final",
+                "--config-file",
+                ".config/nextest-long.toml",
+            ])
+            .envs(suite.counts.iter().copied());
+        command::run(&mut cargo).map_err(|error| format!("{}: {error}", suite.name))?;
+        println!("    took {} s", begin.elapsed().as_secs());
+    }
+    Ok(())
+}
