@@ -135,10 +135,13 @@ impl Status {
             }
         }
         if !self.causes.is_empty() {
-            let causes = self
-                .causes
-                .iter()
-                .map(|cause| json!({"reason": cause.reason, "message": cause.message, "field": cause.field}));
+            let causes = self.causes.iter().map(|cause| {
+                let mut tree = json!({"reason": cause.reason, "message": cause.message});
+                if !cause.field.is_empty() {
+                    tree["field"] = json!(cause.field);
+                }
+                tree
+            });
             details.insert("causes".to_owned(), causes.collect());
         }
         if let Some(seconds) = self.retry_after_seconds {

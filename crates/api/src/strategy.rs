@@ -138,7 +138,33 @@ fn prepare_status_update(info: &ResourceInfo, new: &mut Value, old: &Value) {
     *new = kept;
 }
 
-fn bump_generation(info: &ResourceInfo, new: &mut Value, old: &Value) {
+/// For `pods/ephemeralcontainers`: `new` keeps only these of what it would change.
+pub fn keep_all_but_ephemeral_containers(new: &mut Value, old: &Value) {
+    let wanted = std::mem::replace(new, old.clone());
+    if new["spec"].is_object() {
+        copy_field(&mut new["spec"], &wanted["spec"], "ephemeralContainers");
+    }
+}
+
+/// For `pods/resize`: `new` keeps only its containers' resources of what it would change.
+pub fn keep_all_but_resources(new: &mut Value, old: &Value) {
+    let wanted = std::mem::replace(new, old.clone());
+    for kind in ["containers", "initContainers"] {
+        let containers = new["spec"].get_mut(kind).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            let same = |other: &&Value| other["name"] == container["name"];
+            let Some(wanted) = wanted["spec"][kind].as_array().and_then(|all| all.iter().find(same)) else {
+                continue;
+            };
+            for field in ["resources", "resizePolicy"] {
+                copy_field(container, wanted, field);
+            }
+        }
+    }
+}
+
+/// Counts the change, if it is one of what is desired.
+pub fn bump_generation(info: &ResourceInfo, new: &mut Value, old: &Value) {
     if !has_generation(info) {
         return;
     }

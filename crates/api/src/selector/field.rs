@@ -138,7 +138,7 @@ fn stored_field(resource: &Resource, custom: &[&str], field: &str) -> Result<Str
         None if &*resource.plural == "jobs" && &*resource.group == "batch" => {
             Err(format!("field label {field:?} not supported for Job"))
         }
-        None if known.is_empty() && custom.is_empty() => Err(format!(
+        None if known.is_empty() && crate::table::group(&resource.group).is_some() => Err(format!(
             "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
         )),
         None => Err(format!("field label not supported: {field}")),

@@ -217,6 +217,16 @@ impl Schema {
         unknown
     }
 
+    /// Whether there is anything to fill in.
+    pub fn has_defaults(&self) -> bool {
+        let additional = match &self.additional {
+            Additional::Of(schema) => Some(&**schema),
+            _ => None,
+        };
+        let inner = self.properties.values().chain(self.items.as_deref()).chain(additional);
+        self.default.is_some() || inner.into_iter().any(Schema::has_defaults)
+    }
+
     /// What is wrong with an object that has been normalized. `metadata` is checked elsewhere.
     pub fn validate(&self, object: &Value) -> Vec<Cause> {
         let mut causes = rules::check(self, object);

@@ -15,6 +15,7 @@ mod job_policy;
 mod limit_range;
 mod metadata;
 mod pod;
+pub mod pod_parts;
 mod pod_update;
 mod quota;
 mod rbac;

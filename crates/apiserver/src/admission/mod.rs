@@ -1,5 +1,6 @@
 //! Admission: what is filled in or refused because of the state of the plane, in upstream's order of plug-ins.
 
+mod autoscaling;
 mod ingress_class;
 mod limit_range;
 mod namespace;
@@ -48,6 +49,7 @@ pub(crate) async fn mutate(attempt: &Attempt<'_>, tree: &mut Value) -> Result<Ve
         Operation::Update(old) => Some(old),
         Operation::Create | Operation::Delete => None,
     };
+    autoscaling::refuse(attempt)?;
     let namespace = namespace::of(attempt).await?;
     let mut warnings = Vec::new();
     if kind.is_core("namespaces") {

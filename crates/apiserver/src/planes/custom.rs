@@ -38,6 +38,10 @@ pub struct CustomResource {
     pub printer_columns: Value,
     /// JSON paths, as `.spec.color`.
     pub selectable_fields: Vec<String>,
+    /// It is being deleted, and waits for its objects to go.
+    pub terminating: bool,
+    /// Whether objects read from storage have to be filled in: they may be older than their schema.
+    pub has_defaults: bool,
     /// The definition itself, for documents about it.
     pub object: Object,
 }
@@ -63,6 +67,11 @@ impl CustomResources {
             let resource = &custom.info.resource;
             resource.group == group && resource.version == version && resource.plural == plural
         })
+    }
+
+    /// Any version of the definition with that uid.
+    pub fn of_definition(&self, uid: &str) -> Option<&Arc<CustomResource>> {
+        self.served.iter().find(|custom| custom.definition == uid)
     }
 
     /// About the bytes it takes: a tree takes some times its text, and is there twice with its compiled schema.
@@ -156,7 +165,14 @@ fn served(definition: Object) -> Vec<CustomResource> {
                     verbs: verbs(&["get", "patch", "update"]),
                 });
             }
+            let compiled = if spec["preserveUnknownFields"] == true {
+                Schema::open()
+            } else {
+                Schema::compile(&version["schema"]["openAPIV3Schema"])
+            };
             CustomResource {
+                terminating: definition.is_deleting(),
+                has_defaults: compiled.has_defaults(),
                 info: ResourceInfo {
                     resource: this,
                     storage: storage.clone(),
@@ -182,11 +198,7 @@ fn served(definition: Object) -> Vec<CustomResource> {
                     kind => kind,
                 },
                 schema: version["schema"]["openAPIV3Schema"].clone(),
-                compiled: if spec["preserveUnknownFields"] == true {
-                    Schema::open()
-                } else {
-                    Schema::compile(&version["schema"]["openAPIV3Schema"])
-                },
+                compiled,
                 has_status,
                 scale,
                 printer_columns: version["additionalPrinterColumns"].clone(),

@@ -1,6 +1,10 @@
 //! Reading an object from a request's body.
 
-use api::{Reason, Status, decode::Strictness, patch::PatchType};
+use api::{
+    Reason, Status,
+    decode::{self, Strictness},
+    patch::PatchType,
+};
 use bytes::Bytes;
 use http::{Request, header};
 use serde_json::Value;
@@ -57,8 +61,38 @@ pub fn json(bytes: &[u8]) -> Result<Value, Status> {
         .map_err(|error| bad_request(format!("couldn't get version/kind; json parse error: {error}")))
 }
 
-/// Reads an object of that kind: names checked, unknown fields dropped, wrong types refused.
-pub fn object(kind: &Kind, mut tree: Value, validation: FieldValidation) -> Result<Read, Status> {
+/// Reads an object of that kind from a body, and does with what is odd about it as the client wants.
+pub fn object(kind: &Kind, bytes: &[u8], validation: FieldValidation) -> Result<Read, Status> {
+    let tree = json(bytes)?;
+    let twice = match validation {
+        FieldValidation::Ignore => Vec::new(),
+        FieldValidation::Warn | FieldValidation::Strict => decode::duplicates(bytes, &tree),
+    };
+    let (tree, mut strictness) = decoded(kind, tree)?;
+    add_duplicates(&mut strictness, twice);
+    let warnings = match validation {
+        FieldValidation::Ignore => Vec::new(),
+        FieldValidation::Warn => strictness.problems,
+        FieldValidation::Strict => match strictness.refusal(kind.resource()) {
+            Some(refusal) => return Err(refusal),
+            None => Vec::new(),
+        },
+    };
+    Ok(Read { tree, warnings })
+}
+
+/// A field that is not known at all is told once.
+pub fn add_duplicates(strictness: &mut Strictness, twice: Vec<String>) {
+    for problem in twice {
+        let unknown = problem.replacen("duplicate", "unknown", 1);
+        if !strictness.problems.contains(&unknown) {
+            strictness.problems.push(problem);
+        }
+    }
+}
+
+/// An object of that kind, made out of a tree: names checked, unknown fields dropped, wrong types refused.
+pub fn decoded(kind: &Kind, mut tree: Value) -> Result<(Value, Strictness), Status> {
     let resource = kind.resource();
     if !tree.is_object() {
         return Err(bad_request(format!(
@@ -101,18 +135,5 @@ pub fn object(kind: &Kind, mut tree: Value, validation: FieldValidation) -> Resu
         Kind::BuiltIn(_) => api::decode::decode(resource, &mut tree)?,
         Kind::Custom(custom) => schema::decode(custom, &mut tree)?,
     };
-    let warnings = judge(kind, strictness, validation)?;
-    Ok(Read { tree, warnings })
-}
-
-/// Refuses, warns of, or overlooks what decoding found.
-fn judge(kind: &Kind, strictness: Strictness, validation: FieldValidation) -> Result<Vec<String>, Status> {
-    match validation {
-        FieldValidation::Ignore => Ok(Vec::new()),
-        FieldValidation::Warn => Ok(strictness.problems),
-        FieldValidation::Strict => match strictness.refusal(kind.resource()) {
-            Some(refusal) => Err(refusal),
-            None => Ok(Vec::new()),
-        },
-    }
+    Ok((tree, strictness))
 }

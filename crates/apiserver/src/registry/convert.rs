@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Kind;
+use super::{Kind, devices};
 
 /// From the served version to the stored one.
 pub fn to_storage(kind: &Kind, tree: &mut Value) {
@@ -14,6 +14,7 @@ pub fn to_storage(kind: &Kind, tree: &mut Value) {
     match (&*served.group, &*served.version, &*served.plural) {
         ("events.k8s.io", _, "events") => rename(tree, EVENT_FIELDS, Direction::ToStorage),
         ("autoscaling", "v1", "horizontalpodautoscalers") => autoscaler_to_v2(tree),
+        ("resource.k8s.io", "v1beta1", _) => devices::to_storage(&served.plural, tree),
         _ => {}
     }
     tree["apiVersion"] = storage.api_version().into();
@@ -29,6 +30,7 @@ pub fn from_storage(kind: &Kind, tree: &mut Value) {
     match (&*served.group, &*served.version, &*served.plural) {
         ("events.k8s.io", _, "events") => rename(tree, EVENT_FIELDS, Direction::FromStorage),
         ("autoscaling", "v1", "horizontalpodautoscalers") => autoscaler_to_v1(tree),
+        ("resource.k8s.io", "v1beta1", _) => devices::from_storage(&served.plural, tree),
         _ => {}
     }
     tree["apiVersion"] = served.api_version().into();
@@ -146,6 +148,39 @@ mod tests {
 
         from_storage(&kind, &mut stored);
         assert_eq!(stored, event);
+    }
+
+    #[test]
+    fn old_claims_and_slices_keep_what_they_say() {
+        let claims = kind("resource.k8s.io", "v1beta1", "resourceclaims");
+        let claim = json!({
+            "apiVersion": "resource.k8s.io/v1beta1", "kind": "ResourceClaim", "metadata": {"name": "c"},
+            "spec": {"devices": {"requests": [
+                {"name": "one", "deviceClassName": "gpu", "count": 2},
+                {"name": "any", "firstAvailable": [{"name": "a", "deviceClassName": "gpu"}]},
+            ]}},
+        });
+        let slices = kind("resource.k8s.io", "v1beta1", "resourceslices");
+        let slice = json!({
+            "apiVersion": "resource.k8s.io/v1beta1", "kind": "ResourceSlice", "metadata": {"name": "s"},
+            "spec": {"driver": "d", "devices": [{"name": "gpu0", "basic": {"capacity": {"memory": {"value": "1Gi"}}}}]},
+        });
+        let (mut stored_claim, mut stored_slice) = (claim.clone(), slice.clone());
+
+        to_storage(&claims, &mut stored_claim);
+        to_storage(&slices, &mut stored_slice);
+        let requests = &stored_claim["spec"]["devices"]["requests"];
+        assert_eq!(
+            requests[0],
+            json!({"name": "one", "exactly": {"deviceClassName": "gpu", "count": 2}})
+        );
+        assert!(requests[1].get("exactly").is_none());
+        let device = json!({"name": "gpu0", "capacity": {"memory": {"value": "1Gi"}}});
+        assert_eq!(stored_slice["spec"]["devices"][0], device);
+
+        from_storage(&claims, &mut stored_claim);
+        from_storage(&slices, &mut stored_slice);
+        assert_eq!((stored_claim, stored_slice), (claim, slice));
     }
 
     #[test]

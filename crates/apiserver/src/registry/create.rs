@@ -29,6 +29,12 @@ pub(super) struct Created {
     pub warnings: Vec<String>,
 }
 
+/// What became of a creation.
+enum Made {
+    New(Created),
+    Taken { by_one_that_goes: bool },
+}
+
 impl Registry {
     pub(super) async fn create(
         &self,
@@ -36,8 +42,8 @@ impl Registry {
         kind: &Kind,
         request: Request<Body>,
     ) -> Result<Response<Body>, Status> {
-        let tree = body::json(&body::bytes(request).await?)?;
-        let read = body::object(kind, tree, context.query.field_validation)?;
+        let mut read = body::object(kind, &body::bytes(request).await?, context.query.field_validation)?;
+        read.warnings.extend(definitions::warnings(kind, &read.tree));
         let created = self.create_object(context, kind, read.tree).await?;
         let shown = forms::Shown::new(kind, &context.form, &self.planes().world().clock);
         let warnings = [read.warnings, created.warnings].concat();
@@ -56,6 +62,11 @@ impl Registry {
         mut tree: Value,
     ) -> Result<Created, Status> {
         let world = self.planes().world();
+        if kind.custom().is_some_and(|custom| custom.terminating) {
+            let mut refusal = refusals::method_not_allowed();
+            "create not allowed while custom resource definition is terminating".clone_into(&mut refusal.message);
+            return Err(refusal);
+        }
         check_namespace(context, kind, &mut tree)?;
         if !meta::text(&tree, "resourceVersion").is_empty() {
             return Err(bad_request(
@@ -77,22 +88,21 @@ impl Registry {
             }
             let name = meta::text(&tree, "name").to_owned();
             match self.create_named(context, kind, &name, tree).await? {
-                Some(created) => return Ok(created),
-                None if generated && attempt < NAME_TRIES => {}
-                None => return Err(refusals::already_exists(kind, &name)),
+                Made::New(created) => return Ok(created),
+                Made::Taken { .. } if generated && attempt < NAME_TRIES => {}
+                Made::Taken { by_one_that_goes } => {
+                    let mut refusal = refusals::already_exists(kind, &name);
+                    if by_one_that_goes {
+                        refusal.message = format!("object is being deleted: {}", refusal.message);
+                    }
+                    return Err(refusal);
+                }
             }
         }
         unreachable!("the loop ends by its own count")
     }
 
-    /// `None` if the name is taken.
-    async fn create_named(
-        &self,
-        context: &Context,
-        kind: &Kind,
-        name: &str,
-        mut tree: Value,
-    ) -> Result<Option<Created>, Status> {
+    async fn create_named(&self, context: &Context, kind: &Kind, name: &str, mut tree: Value) -> Result<Made, Status> {
         let place = Place {
             plane: &context.plane,
             kind,
@@ -110,13 +120,15 @@ impl Registry {
             services::complete(&mut tree);
         }
         refuse_invalid(kind, &tree, validate::create(kind.storage(), &tree))?;
-        if kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
+        if definitions::is_definition(kind) {
             definitions::prepare(self.planes(), &context.plane, &mut tree, None).await?;
         }
         for _ in 0..WRITE_TRIES {
             let found = place.read().await?;
-            if found.stored.is_some() {
-                return Ok(None);
+            if let Some(stored) = &found.stored {
+                return Ok(Made::Taken {
+                    by_one_that_goes: stored.object.is_deleting(),
+                });
             }
             if context.dry_run() {
                 let object = Object::from_tree(tree);
@@ -127,13 +139,13 @@ impl Registry {
                     object,
                     revision: Revision(0),
                 };
-                return Ok(Some(Created { stored, warnings }));
+                return Ok(Made::New(Created { stored, warnings }));
             }
             if let Some(stored) = self.write_new(context, &place, found.guard, tree.clone()).await? {
                 if kind.is_core("resourcequotas") {
                     self.settle_quota(&place).await;
                 }
-                return Ok(Some(Created { stored, warnings }));
+                return Ok(Made::New(Created { stored, warnings }));
             }
         }
         Err(refusals::conflict(kind, name, refusals::MODIFIED))
@@ -159,7 +171,11 @@ impl Registry {
             place.put(self.planes(), guard, &object, lease, beside).await
         };
         match outcome.await {
-            Ok(Some(revision)) => Ok(Some(Stored { object, revision })),
+            Ok(Some(revision)) => {
+                let stored = Stored { object, revision };
+                self.after_custom_creation(place, &stored).await?;
+                Ok(Some(stored))
+            }
             refused => {
                 claims.give_back(self.planes()).await;
                 refused.map(|_| None)

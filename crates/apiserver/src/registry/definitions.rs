@@ -6,60 +6,27 @@ use api::{
     keys::Layout,
     resource, structural,
 };
-use keyspace::{KeyRange, Op, Options, Previous, Txn};
-use serde_json::{Value, json};
+use keyspace::{KeyRange, Op, Options, Previous, Range, Txn};
+use serde_json::Value;
 
-use super::{Kind, meta, refusals};
+use super::{
+    Kind, Place,
+    accepted_names::{self, Taken},
+    meta,
+    objects::Beside,
+    refusals,
+    scan::{Ask, Scan},
+};
 use crate::planes::{Plane, Planes, refuse};
 
-/// What a definition's status says once it is accepted; set with the write itself, so that what it defines is served
-/// when its maker has the answer.
-pub fn establish(tree: &mut Value, now: &str) {
-    let names = tree["spec"]["names"].clone();
-    let mut accepted = names;
-    if accepted["listKind"].is_null() {
-        accepted["listKind"] = format!("{}List", accepted["kind"].as_str().unwrap_or_default()).into();
-    }
-    if accepted["singular"].is_null() {
-        accepted["singular"] = accepted["kind"].as_str().unwrap_or_default().to_lowercase().into();
-    }
-    tree["status"]["acceptedNames"] = accepted;
-    set_condition(tree, "NamesAccepted", "True", "NoConflicts", "no conflicts found", now);
-    set_condition(
-        tree,
-        "Established",
-        "True",
-        "InitialNamesAccepted",
-        "the initial names have been accepted",
-        now,
-    );
-    let mut stored: Vec<Value> = tree["status"]["storedVersions"].as_array().cloned().unwrap_or_default();
-    let storage = tree["spec"]["versions"]
-        .as_array()
-        .and_then(|versions| versions.iter().find(|version| version["storage"] == true))
-        .map(|version| version["name"].clone());
-    if let Some(storage) = storage.filter(|storage| !stored.contains(storage)) {
-        stored.push(storage);
-    }
-    tree["status"]["storedVersions"] = stored.into();
+pub fn is_definition(kind: &Kind) -> bool {
+    kind.is("apiextensions.k8s.io", "customresourcedefinitions")
 }
 
-fn set_condition(tree: &mut Value, kind: &str, status: &str, reason: &str, message: &str, now: &str) {
-    let conditions = &mut tree["status"]["conditions"];
-    if !conditions.is_array() {
-        *conditions = json!([]);
-    }
-    let Some(conditions) = conditions.as_array_mut() else {
-        return;
-    };
-    let new = json!({
-        "type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": now,
-    });
-    match conditions.iter_mut().find(|condition| condition["type"] == kind) {
-        Some(condition) if condition["status"] == status => {}
-        Some(condition) => *condition = new,
-        None => conditions.push(new),
-    }
+/// The kind of definitions themselves.
+pub fn kind() -> Kind {
+    let info = api::table::find("apiextensions.k8s.io", "v1", "customresourcedefinitions");
+    Kind::BuiltIn(info.expect("definitions are a built-in kind"))
 }
 
 /// Checks a definition's names against the plane's others and sets its status.
@@ -71,47 +38,65 @@ pub(super) async fn prepare(
 ) -> Result<(), Status> {
     let now = meta::now(&*planes.world().clock);
     check(tree, old)?;
-    let name = meta::text(tree, "name").to_owned();
-    let spec = &tree["spec"];
-    let (group, names) = (spec["group"].as_str().unwrap_or_default(), &spec["names"]);
-    let custom = planes.custom_resources(plane).await?;
-    let others = custom
-        .served
-        .iter()
-        .filter(|other| other.object.name() != name && other.info.resource.group == group);
-    let mut clash = None;
-    for other in others {
-        let taken = [
-            ("kind", &*other.info.resource.kind),
-            ("plural", &*other.info.resource.plural),
-            ("singular", &*other.info.singular),
-            ("listKind", &*other.list_kind),
-        ];
-        for (field, value) in taken {
-            if !value.is_empty() && names[field] == value {
-                clash = Some(format!("{value:?} is already in use"));
-            }
-        }
-    }
+    let taken = taken(planes, plane, tree).await?;
     if let Some(old) = old {
         // Conditions are the server's, whatever the client sends.
         tree["status"]["conditions"] = old["status"]["conditions"].clone();
     }
-    match clash {
-        None => establish(tree, &now),
-        Some(message) => {
-            set_condition(tree, "NamesAccepted", "False", "NameConflict", &message, &now);
-            if old.is_none() {
-                set_condition(
-                    tree,
-                    "Established",
-                    "False",
-                    "NotAccepted",
-                    "not all names are accepted",
-                    &now,
-                );
-            }
+    accepted_names::accept(tree, &taken, &now);
+    Ok(())
+}
+
+/// The names of the other definitions of its group.
+async fn taken(planes: &Planes, plane: &Plane, tree: &Value) -> Result<Taken, Status> {
+    let (name, group) = (meta::text(tree, "name"), spec_text(tree, "group"));
+    let custom = planes.custom_resources(plane).await?;
+    let mut taken = Taken::default();
+    for other in &custom.served {
+        let info = &other.info;
+        if other.object.name() != name && info.resource.group == group {
+            let resources = [info.resource.plural.to_string(), info.singular.clone()];
+            taken.resources.extend(resources);
+            taken.resources.extend(info.short_names.iter().cloned());
+            taken
+                .kinds
+                .extend([info.resource.kind.to_string(), other.list_kind.clone()]);
         }
+    }
+    Ok(taken)
+}
+
+/// Names have become free: definitions of the group that wait for some are looked at again.
+pub(super) async fn reconsider(planes: &Planes, plane: &Plane, gone: &Object) -> Result<(), Status> {
+    let definitions = kind();
+    let page = Scan::of_plane(plane, &definitions, None)
+        .page(Ask::everything())
+        .await?;
+    let group = spec_text(gone.tree(), "group");
+    for item in page.items {
+        let object = item.stored.object;
+        if spec_text(object.tree(), "group") != group || !accepted_names::waits(object.tree()) {
+            continue;
+        }
+        let mut tree = object.tree().clone();
+        let taken = taken(planes, plane, &tree).await?;
+        accepted_names::accept(&mut tree, &taken, &meta::now(&*planes.world().clock));
+        let place = Place {
+            plane,
+            kind: &definitions,
+            namespace: None,
+            name: object.name(),
+        };
+        // Whoever writes it at the same time looks at its names too.
+        place
+            .put(
+                planes,
+                item.stored.revision,
+                &Object::from_tree(tree),
+                None,
+                Beside::default(),
+            )
+            .await?;
     }
     Ok(())
 }
@@ -136,23 +121,68 @@ fn check(tree: &Value, old: Option<&Value>) -> Result<(), Status> {
     if causes.is_empty() {
         return Ok(());
     }
-    let info = api::table::find("apiextensions.k8s.io", "v1", "customresourcedefinitions");
-    let kind = Kind::BuiltIn(info.expect("definitions are a built-in kind"));
-    Err(refusals::invalid(&kind, meta::text(tree, "name"), causes))
+    Err(refusals::invalid(&kind(), meta::text(tree, "name"), causes))
+}
+
+/// What a definition asks for and does not get.
+pub fn warnings(kind: &Kind, tree: &Value) -> Vec<String> {
+    if !is_definition(kind) {
+        return Vec::new();
+    }
+    let versions = tree["spec"]["versions"].as_array().map_or(&[][..], Vec::as_slice);
+    let with_rules = versions
+        .iter()
+        .enumerate()
+        .filter(|(_, version)| has_rules(&version["schema"]));
+    with_rules
+        .map(|(at, _)| {
+            format!("spec.versions[{at}].schema: rules in x-kubernetes-validations are kept and not evaluated yet")
+        })
+        .collect()
+}
+
+fn has_rules(schema: &Value) -> bool {
+    match schema {
+        Value::Object(fields) => fields
+            .iter()
+            .any(|(name, field)| (name == "x-kubernetes-validations" && field.is_array()) || has_rules(field)),
+        Value::Array(items) => items.iter().any(has_rules),
+        _ => false,
+    }
 }
 
 fn spec_text<'a>(tree: &'a Value, field: &str) -> &'a str {
     tree["spec"][field].as_str().unwrap_or_default()
 }
 
-/// Deletes the objects of a definition that is gone. They are found by its uid, so that a definition made anew under
-/// the same name begins empty.
-pub(super) async fn remove_objects(plane: &Plane, definition: &Object) -> Result<(), Status> {
+/// Upstream's finalizer of definitions whose objects have to go first.
+pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+
+/// Makes a definition wait for its objects to go.
+pub fn terminate(tree: &mut Value, now: &str) {
+    let mut finalizers = meta::finalizers(tree);
+    if !finalizers.iter().any(|has| has == CLEANUP) {
+        finalizers.push(CLEANUP.to_owned());
+    }
+    meta::set_finalizers(tree, finalizers);
+    accepted_names::set_condition(
+        tree,
+        "Terminating",
+        "True",
+        "InstanceDeletionInProgress",
+        "CustomResource deletion is in progress",
+        now,
+    );
+}
+
+/// The keys of a definition's objects, which have its uid, so that a definition made anew under the same name begins
+/// empty. `None` for what is no complete definition.
+fn keys_of_objects(plane: &Plane, definition: &Object) -> Option<KeyRange> {
     let spec = &definition.tree()["spec"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (group, plural, uid) = (text(&spec["group"]), text(&spec["names"]["plural"]), definition.uid());
     if group.is_empty() || plural.is_empty() || uid.is_empty() {
-        return Ok(());
+        return None;
     }
     let resource = api::Resource {
         group: group.into(),
@@ -162,9 +192,35 @@ pub(super) async fn remove_objects(plane: &Plane, definition: &Object) -> Result
         scope: resource::Scope::Cluster,
     };
     debug_assert!(plane.layout == Layout::Shared || api::table::group(&resource.group).is_none());
+    Some(KeyRange::prefix(plane.layout.prefix(
+        plane.id,
+        &resource,
+        Some(uid),
+        None,
+    )))
+}
+
+/// Whether there is any object of that definition.
+pub(super) async fn has_objects(plane: &Plane, definition: &Object) -> Result<bool, Status> {
+    let Some(keys) = keys_of_objects(plane, definition) else {
+        return Ok(false);
+    };
+    let range = Range {
+        limit: Some(1),
+        ..Range::of(keys)
+    };
+    let ranged = plane.keyspace.range(range, Options::default()).await.map_err(refuse)?;
+    Ok(!ranged.items.is_empty())
+}
+
+/// Takes away what is left of a definition that is gone.
+pub(super) async fn remove_objects(plane: &Plane, definition: &Object) -> Result<(), Status> {
+    let Some(keys) = keys_of_objects(plane, definition) else {
+        return Ok(());
+    };
     let txn = Txn {
         success: vec![Op::Delete {
-            keys: KeyRange::prefix(plane.layout.prefix(plane.id, &resource, Some(uid), None)),
+            keys,
             previous: Previous::Omit,
         }],
         ..Txn::default()

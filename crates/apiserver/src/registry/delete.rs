@@ -67,7 +67,7 @@ impl DeleteOptions {
         if !query.dry_run.is_empty() {
             options.dry_run = vec![query.dry_run.clone()];
         }
-        options.check()?;
+        options.check_values()?;
         Ok(options)
     }
 
@@ -82,7 +82,7 @@ impl DeleteOptions {
         serde_json::from_value(tree).map_err(|error| wrong(&error))
     }
 
-    fn check(&self) -> Result<(), Status> {
+    fn check_values(&self) -> Result<(), Status> {
         if self.orphan_dependents.is_some() && self.propagation_policy.is_some() {
             return Err(bad_request(
                 "orphanDependents and deletionPropagation cannot be both set",
@@ -96,6 +96,20 @@ impl DeleteOptions {
             return Err(bad_request(format!("invalid value for dryRun: {other:?}")));
         }
         Ok(())
+    }
+
+    pub fn is_dry_run(&self) -> bool {
+        !self.dry_run.is_empty()
+    }
+
+    /// Refuses what is not the object that the caller meant.
+    pub fn check(&self, kind: &Kind, current: &Stored) -> Result<(), Status> {
+        check_preconditions(kind, current, &self.preconditions)
+    }
+
+    /// Only the object of that uid, if the caller has not named one.
+    pub fn require_uid(&mut self, uid: &str) {
+        self.preconditions.uid.get_or_insert_with(|| uid.to_owned());
     }
 
     /// The finalizers by which the garbage collector is told what to do with dependents.
@@ -113,7 +127,7 @@ impl DeleteOptions {
 }
 
 /// What became of a deletion.
-enum Deleted {
+pub(super) enum Deleted {
     Gone(Stored),
     /// It waits for its grace period or its finalizers.
     Pending(Stored),
@@ -164,7 +178,22 @@ impl Registry {
     ) -> Result<Response<Body>, Status> {
         let options = DeleteOptions::read(&body::bytes(request).await?, &context.query)?;
         let selectors = Selectors::parse(kind, &context.query)?;
-        let scan = Scan::of_plane(&context.plane, kind, context.info.namespace.as_deref());
+        let now = self.delete_all(context, kind, context.info.namespace.as_deref(), &selectors, &options);
+        let metadata = json!({"resourceVersion": now.await?.to_string()});
+        let shown = forms::Shown::new(kind, &context.form, &self.planes().world().clock);
+        Ok(forms::answer(StatusCode::OK, shown.list(&[], &metadata), &[]))
+    }
+
+    /// Deletes what was there at one revision. Gives the last revision that was read.
+    pub(super) async fn delete_all(
+        &self,
+        context: &Context,
+        kind: &Kind,
+        namespace: Option<&str>,
+        selectors: &Selectors,
+        options: &DeleteOptions,
+    ) -> Result<Revision, Status> {
+        let scan = Scan::of_plane(&context.plane, kind, namespace);
         let (mut after, mut revision) = (None, None);
         loop {
             let ask = Ask {
@@ -182,15 +211,13 @@ impl Registry {
                     namespace: Some(object.namespace()).filter(|namespace| !namespace.is_empty()),
                     name: object.name(),
                 };
-                match self.delete_object(context, &place, &options).await {
+                match self.delete_object(context, &place, options).await {
                     Err(status) if status.code() != 404 => return Err(status),
                     _ => {}
                 }
             }
             let Some(next) = page.next else {
-                let metadata = json!({"resourceVersion": page.now.to_string()});
-                let shown = forms::Shown::new(kind, &context.form, &self.planes().world().clock);
-                return Ok(forms::answer(StatusCode::OK, shown.list(&[], &metadata), &[]));
+                return Ok(page.now);
             };
             after = Some(next.after);
             revision = Some(page.revision);
@@ -203,12 +230,28 @@ impl Registry {
         place: &Place<'_>,
         options: &DeleteOptions,
     ) -> Result<Deleted, Status> {
+        let deleted = self.delete_one(context, place, options).await?;
+        let dry_run = context.dry_run() || options.is_dry_run();
+        match deleted {
+            Deleted::Pending(definition) if definitions::is_definition(place.kind) && !dry_run => {
+                self.end_definition(context, place.kind, definition).await
+            }
+            other => Ok(other),
+        }
+    }
+
+    async fn delete_one(
+        &self,
+        context: &Context,
+        place: &Place<'_>,
+        options: &DeleteOptions,
+    ) -> Result<Deleted, Status> {
         let kind = place.kind;
-        let dry_run = context.dry_run() || !options.dry_run.is_empty();
+        let dry_run = context.dry_run() || options.is_dry_run();
         for _ in 0..TRIES {
             let found = place.read().await?;
             let current = found.stored.ok_or_else(|| refusals::not_found(kind, place.name))?;
-            check_preconditions(kind, &current, &options.preconditions)?;
+            options.check(kind, &current)?;
             let attempt = Attempt {
                 registry: self,
                 place: *place,
@@ -296,6 +339,9 @@ impl Registry {
         if kind.is_core("namespaces") {
             tree["status"]["phase"] = "Terminating".into();
         }
+        if definitions::is_definition(kind) {
+            definitions::terminate(&mut tree, &meta::now(clock));
+        }
         Some(tree)
     }
 
@@ -316,9 +362,13 @@ impl Registry {
         };
         drop(charge.turn);
         releases.after.carry_out(self.planes()).await?;
-        if place.kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
+        if definitions::is_definition(place.kind) {
             definitions::remove_objects(place.plane, object).await?;
+            definitions::reconsider(self.planes(), place.plane, object).await?;
             self.recount_quotas_of(place.plane, object).await;
+        }
+        if let Some(custom) = place.kind.custom() {
+            self.after_custom_removal(place.plane, &custom.definition).await?;
         }
         Ok(Some(revision))
     }

@@ -12,7 +12,7 @@ use keyspace::Revision;
 use serde_json::{Value, json};
 use world::Clock;
 
-use super::{Kind, Stored, convert, splice};
+use super::{Kind, Stored, convert, schema, splice};
 use crate::{
     Body,
     context::{Form, TableObject},
@@ -23,6 +23,8 @@ use crate::{
 pub struct Shown {
     kind: Kind,
     form: Form,
+    /// Objects are shown as they are stored.
+    as_stored: bool,
     columns: Option<Columns>,
     clock: Arc<dyn Clock>,
 }
@@ -36,7 +38,9 @@ impl Shown {
             )),
             _ => None,
         };
+        let fills_in = kind.custom().is_some_and(|custom| custom.has_defaults);
         Shown {
+            as_stored: *form == Form::Object && kind.resource() == kind.storage() && !fills_in,
             kind: kind.clone(),
             form: form.clone(),
             columns,
@@ -47,9 +51,7 @@ impl Shown {
     /// One object, as get, create, and watch events show it.
     pub fn object(&self, stored: &Stored) -> Bytes {
         match &self.form {
-            Form::Object if self.kind.resource() == self.kind.storage() => {
-                splice::splice(stored.object.bytes(), stored.revision)
-            }
+            Form::Object if self.as_stored => splice::splice(stored.object.bytes(), stored.revision),
             Form::Object => encode(&self.tree(stored)),
             Form::Metadata => encode(&api::printing::partial_metadata(&self.tree(stored))),
             Form::Table { .. } => {
@@ -65,6 +67,9 @@ impl Shown {
     pub fn tree(&self, stored: &Stored) -> Value {
         let mut tree = stored.object.tree().clone();
         convert::from_storage(&self.kind, &mut tree);
+        if let Some(custom) = self.kind.custom().filter(|custom| custom.has_defaults) {
+            schema::default(custom, &mut tree);
+        }
         tree["metadata"]["resourceVersion"] = stored.revision.to_string().into();
         tree
     }
@@ -89,7 +94,7 @@ impl Shown {
             if at > 0 {
                 out.push(b',');
             }
-            if self.form == Form::Object && self.kind.resource() == self.kind.storage() {
+            if self.as_stored {
                 splice::splice_into(&mut out, item.object.bytes(), item.revision);
             } else {
                 out.extend_from_slice(&self.object(item));

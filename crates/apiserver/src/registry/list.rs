@@ -78,7 +78,12 @@ pub(super) async fn page(scan: &Scan<'_>, query: &Query, selectors: Selectors) -
         Some(wanted) if exact && wanted.0 > 0 => ask.revision = Some(wanted),
         _ => {}
     }
-    let page = scan.page(ask).await?;
+    let page = scan.page(ask).await.map_err(|mut status| {
+        if status.reason == Reason::Expired {
+            "The resourceVersion for the provided list is too old.".clone_into(&mut status.message);
+        }
+        status
+    })?;
     not_older_than(&page, wanted)?;
     Ok(page)
 }

@@ -2,8 +2,9 @@
 //!
 //! [`handle`](Registry::handle) resolves the resource and hands over to a file a verb: [`create`], [`read`] (get),
 //! [`list`], [`watch`], [`update`] (also patches and `status`), [`delete`]. What only some kinds have stands in a file
-//! of its own: [`scale`], [`pods`] (binding, eviction, streams), [`services`] (addresses), [`definitions`].
+//! of its own: [`scale`], [`pods`] (binding, streams), [`eviction`], [`services`] (addresses), [`definitions`].
 
+pub(crate) mod accepted_names;
 mod all_planes;
 mod body;
 mod claims;
@@ -11,12 +12,16 @@ mod convert;
 mod create;
 pub mod definitions;
 mod delete;
+mod devices;
+mod ending;
 mod events;
+mod eviction;
 mod forms;
 mod kind;
 mod list;
 pub mod meta;
 mod objects;
+mod patch;
 mod pods;
 mod projected;
 mod read;
@@ -124,31 +129,45 @@ impl Registry {
         if info.name.is_none() && matches!(info.verb, Verb::Update | Verb::Patch) {
             return Err(refusals::method_not_allowed());
         }
-        if let Some(projection) = self.projection(&context.plane, &kind) {
-            return self.handle_projected(&context, &kind, &*projection).await;
+        let mut response = self.carry_out(&context, &kind, request).await?;
+        if let Some(warning) = deprecation(&kind) {
+            crate::http::respond::warn(response.headers_mut(), warning);
+        }
+        Ok(response)
+    }
+
+    async fn carry_out(
+        &self,
+        context: &Context,
+        kind: &Kind,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Status> {
+        let info = &context.info;
+        if let Some(projection) = self.projection(&context.plane, kind) {
+            return self.handle_projected(context, kind, &*projection).await;
         }
         if !info.subresource.is_empty() {
-            return self.handle_subresource(&context, &kind, request).await;
+            return self.handle_subresource(context, kind, request).await;
         }
         if kind.is_core("bindings") {
-            return self.bind(&context, &kind, request).await;
+            return self.bind(context, kind, request).await;
         }
         if !kind.info().is_stored() {
-            return self.handle_not_stored(&context, &kind);
+            return self.handle_not_stored(context, kind);
         }
         if !kind.info().has_verb(info.verb.as_str()) {
             return Err(refusals::method_not_allowed());
         }
         match info.verb {
-            Verb::Get => self.get(&context, &kind).await,
-            Verb::List => self.list(&context, &kind).await,
-            Verb::Watch => self.watch(&context, &kind).await,
-            Verb::Create => self.create(&context, &kind, request).await,
+            Verb::Get => self.get(context, kind).await,
+            Verb::List => self.list(context, kind).await,
+            Verb::Watch => self.watch(context, kind).await,
+            Verb::Create => self.create(context, kind, request).await,
             // Lists are neither replaced nor patched.
             Verb::Update | Verb::Patch if context.info.name.is_none() => Err(refusals::method_not_allowed()),
-            Verb::Update | Verb::Patch => self.modify(&context, &kind, request).await,
-            Verb::Delete => self.delete(&context, &kind, request).await,
-            Verb::DeleteCollection => self.delete_collection(&context, &kind, request).await,
+            Verb::Update | Verb::Patch => self.modify(context, kind, request).await,
+            Verb::Delete => self.delete(context, kind, request).await,
+            Verb::DeleteCollection => self.delete_collection(context, kind, request).await,
             Verb::NonResource(_) => Err(refusals::unknown_resource()),
         }
     }
@@ -232,5 +251,15 @@ impl Registry {
     /// A revision at or after the last change of that class in the plane; what was read at it or later still holds.
     pub fn last_change(&self, plane: &Plane, class: ChangeClass) -> Revision {
         self.planes().changes(plane).last(plane.id, class)
+    }
+}
+
+/// What upstream says of kinds that are on their way out.
+fn deprecation(kind: &Kind) -> Option<&'static str> {
+    let resource = kind.resource();
+    match (&*resource.group, &*resource.plural) {
+        ("", "endpoints") => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+        ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        _ => None,
     }
 }

@@ -1,4 +1,4 @@
-//! What only Pods have: binding to a node, eviction, and the streams into them.
+//! What only Pods have: binding to a node, and the streams into them.
 
 use api::{Reason, Status};
 use http::{Request, Response, StatusCode, Uri};
@@ -6,9 +6,7 @@ use serde_json::{Value, json};
 use streaming::{PodStream, Subresource};
 
 use super::{
-    Kind, Place, Registry, body,
-    delete::DeleteOptions,
-    forms, meta,
+    Kind, Place, Registry, body, forms, meta,
     read::place,
     refusals::{self, bad_request},
     update::Aspect,
@@ -112,29 +110,6 @@ impl Registry {
         };
         let _ = kind;
         self.update_object(&context, &pods, Aspect::Binding, &change).await?;
-        let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-        Ok(forms::tree(StatusCode::CREATED, &status))
-    }
-
-    /// `pods/eviction`: a deletion. Disruption budgets are not looked at yet.
-    pub(super) async fn evict(
-        &self,
-        context: &Context,
-        kind: &Kind,
-        request: Request<Body>,
-    ) -> Result<Response<Body>, Status> {
-        let bytes = body::bytes(request).await?;
-        let eviction = body::json(&bytes)?;
-        let named = meta::text(&eviction, "name");
-        if !named.is_empty() && Some(named) != context.info.name.as_deref() {
-            return Err(bad_request("name in URL does not match name in Eviction object"));
-        }
-        let options = match &eviction["deleteOptions"] {
-            Value::Null => b"".to_vec(),
-            options => options.to_string().into_bytes(),
-        };
-        let options = DeleteOptions::read(&options, &context.query)?;
-        self.delete_named(context, kind, &options).await?;
         let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
         Ok(forms::tree(StatusCode::CREATED, &status))
     }

@@ -1,14 +1,15 @@
 //! `scale`: how many replicas an object wants and has, whatever its kind.
 
-use api::{Status, patch};
+use api::{Resource, Status, resource::Scope};
 use http::{Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
     Kind, Registry, body, forms, meta,
+    patch::Patch,
     read::place,
     refusals::{self, bad_request},
-    update::{Aspect, Patch},
+    update::Aspect,
 };
 use crate::{
     Body, Form,
@@ -16,7 +17,8 @@ use crate::{
     planes::ScalePaths,
 };
 
-const SCALE_DEFINITION: &str = "io.k8s.api.autoscaling.v1.Scale";
+/// The kind by which patches of a scale are merged.
+static SCALES: Resource = Resource::built_in("autoscaling", "v1", "scales", "Scale", Scope::Namespaced);
 
 /// Makes the wanted scale of the current one.
 type Wanted = Box<dyn Fn(&Value) -> Result<Value, Status> + Send + Sync>;
@@ -41,15 +43,8 @@ impl Registry {
         }
         let wanted: Wanted = if context.info.verb == Verb::Patch {
             let patch_type = body::patch_type(&request, kind)?;
-            let patch = Patch::read(patch_type, &body::bytes(request).await?)?;
-            Box::new(move |scale| match &patch {
-                Patch::Json(patch) => patch::json(scale, patch),
-                Patch::Merge(patch) => patch::merge(scale, patch),
-                Patch::Strategic(patch) => match api::schema::of_definition(SCALE_DEFINITION) {
-                    Some(schema) => patch::strategic_type(schema, scale, patch),
-                    None => patch::merge(scale, patch),
-                },
-            })
+            let patch = Patch::read(patch_type, body::bytes(request).await?)?;
+            Box::new(move |scale| patch.apply(&SCALES, scale))
         } else {
             let scale = body::json(&body::bytes(request).await?)?;
             if !scale["kind"].is_null() && scale["kind"] != "Scale" {

@@ -4,10 +4,9 @@
 //! meant.
 
 use api::{
-    Object, Reason, Status,
-    patch::{self, PatchType},
+    Object, Status,
     strategy::{self, Part},
-    validate,
+    validate::{self, pod_parts},
 };
 use http::{Request, Response, StatusCode};
 use serde_json::Value;
@@ -18,6 +17,7 @@ use super::{
     convert,
     create::{check_namespace, default, refuse_invalid},
     definitions, forms, meta,
+    patch::Patch,
     read::place,
     refusals::{self, MODIFIED, bad_request},
     services,
@@ -40,6 +40,10 @@ pub(super) enum Aspect {
     Status,
     /// `namespaces/finalize`.
     Finalize,
+    /// `pods/ephemeralcontainers`: nothing else of the Pod.
+    EphemeralContainers,
+    /// `pods/resize`: the resources of its containers, nothing else of the Pod.
+    Resize,
     /// `pods/binding`: the server's own change, of spec and status at once.
     Binding,
 }
@@ -62,21 +66,22 @@ impl Registry {
         request: Request<Body>,
     ) -> Result<Response<Body>, Status> {
         let aspect = match context.info.subresource.as_str() {
-            "" | "ephemeralcontainers" | "resize" => Aspect::Main,
+            "" => Aspect::Main,
+            "ephemeralcontainers" => Aspect::EphemeralContainers,
+            "resize" => Aspect::Resize,
             "finalize" => Aspect::Finalize,
             _ => Aspect::Status,
         };
         let validation = context.query.field_validation;
         let updated = if context.info.verb == Verb::Patch {
             let patch_type = body::patch_type(&request, kind)?;
-            let patch = Patch::read(patch_type, &body::bytes(request).await?)?;
+            let patch = Patch::read(patch_type, body::bytes(request).await?)?;
             self.update_object(context, kind, aspect, &|current| {
-                body::object(kind, patch.apply(kind, current)?, validation)
+                patch.object(kind, current, validation)
             })
             .await?
         } else {
-            let tree = body::json(&body::bytes(request).await?)?;
-            let read = body::object(kind, tree, validation)?;
+            let read = body::object(kind, &body::bytes(request).await?, validation)?;
             if aspect == Aspect::Main
                 && let Some(created) = self.create_by_update(context, kind, &read).await?
             {
@@ -97,7 +102,9 @@ impl Registry {
             StatusCode::OK
         };
         let shown = forms::Shown::new(kind, &context.form, &self.planes().world().clock);
-        Ok(forms::answer(code, shown.object(&updated.stored), &updated.warnings))
+        let mut warnings = updated.warnings;
+        warnings.extend(definitions::warnings(kind, updated.stored.object.tree()));
+        Ok(forms::answer(code, shown.object(&updated.stored), &warnings))
     }
 
     /// An update of what is not there makes it, for kinds that allow it. `None` if it is there, or may not be made so.
@@ -234,10 +241,28 @@ impl Registry {
         let info = kind.storage_info();
         let part = match aspect {
             Aspect::Status => Part::Status,
-            Aspect::Main | Aspect::Finalize | Aspect::Binding => Part::Main,
+            _ => Part::Main,
         };
         if aspect == Aspect::Binding {
             return Ok(Vec::new());
+        }
+        let attempt = Attempt {
+            registry: self,
+            place: *place,
+            operation: Operation::Update(old),
+        };
+        if matches!(aspect, Aspect::EphemeralContainers | Aspect::Resize) {
+            let causes = if aspect == Aspect::Resize {
+                strategy::keep_all_but_resources(tree, old);
+                pod_parts::resize(tree, old)
+            } else {
+                strategy::keep_all_but_ephemeral_containers(tree, old);
+                pod_parts::ephemeral_containers(tree, old)
+            };
+            strategy::bump_generation(&info, tree, old);
+            let warnings = admission::mutate(&attempt, tree).await?;
+            refuse_invalid(kind, tree, causes)?;
+            return Ok(warnings);
         }
         if aspect == Aspect::Finalize {
             let finalizers = tree["spec"]["finalizers"].clone();
@@ -257,17 +282,12 @@ impl Registry {
             services::complete(tree);
         }
         strategy::prepare_update(&info, part, tree, old);
-        let attempt = Attempt {
-            registry: self,
-            place: *place,
-            operation: Operation::Update(old),
-        };
         let mut warnings = Vec::new();
         if aspect == Aspect::Main {
             warnings = admission::mutate(&attempt, tree).await?;
         }
         refuse_invalid(kind, tree, validate::update(kind.storage(), part, tree, old))?;
-        if aspect == Aspect::Main && kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
+        if aspect == Aspect::Main && definitions::is_definition(kind) {
             definitions::prepare(self.planes(), place.plane, tree, Some(old)).await?;
         }
         Ok(warnings)
@@ -277,7 +297,7 @@ impl Registry {
 /// What happens to a pod is not refused because of what it costs; only what somebody asks for is.
 fn overdraft(aspect: Aspect) -> Overdraft {
     match aspect {
-        Aspect::Main => Overdraft::Refused,
+        Aspect::Main | Aspect::EphemeralContainers | Aspect::Resize => Overdraft::Refused,
         Aspect::Status | Aspect::Finalize | Aspect::Binding => Overdraft::Allowed,
     }
 }
@@ -343,39 +363,5 @@ fn check_preconditions(context: &Context, kind: &Kind, current: &Stored, tree: &
         Ok(true)
     } else {
         Err(refusals::conflict(kind, name, MODIFIED))
-    }
-}
-
-/// A patch, read once.
-pub(super) enum Patch {
-    Json(bytes::Bytes),
-    Merge(Value),
-    Strategic(Value),
-}
-
-impl Patch {
-    pub fn read(patch_type: PatchType, bytes: &bytes::Bytes) -> Result<Patch, Status> {
-        let tree = || -> Result<Value, Status> {
-            serde_json::from_slice(bytes).map_err(|error| bad_request(format!("error decoding patch: {error}")))
-        };
-        Ok(match patch_type {
-            PatchType::Json => Patch::Json(bytes.clone()),
-            PatchType::Merge => Patch::Merge(tree()?),
-            PatchType::Strategic => Patch::Strategic(tree()?),
-            PatchType::Apply => {
-                return Err(Status::new(
-                    Reason::UnsupportedMediaType,
-                    "server-side apply is not served yet",
-                ));
-            }
-        })
-    }
-
-    pub fn apply(&self, kind: &Kind, current: &Value) -> Result<Value, Status> {
-        match self {
-            Patch::Json(patch) => patch::json(current, patch),
-            Patch::Merge(patch) => patch::merge(current, patch),
-            Patch::Strategic(patch) => patch::strategic(kind.resource(), current, patch),
-        }
     }
 }

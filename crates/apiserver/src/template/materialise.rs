@@ -7,7 +7,10 @@ use keyspace::{Compare, Op, Options, Revision, TXN_OPS_MAX, Txn};
 use serde_json::Value;
 
 use super::{birthright, derived_uid, entries, resources};
-use crate::planes::{Plane, read_key, refuse};
+use crate::{
+    planes::{Plane, read_key, refuse},
+    registry::accepted_names,
+};
 
 /// Writes what is not there yet. Doing it again changes nothing.
 pub(crate) async fn materialise(plane: &Plane) -> Result<(), Status> {
@@ -57,7 +60,7 @@ pub(crate) async fn own_definition(plane: &Plane) -> Result<(), Status> {
         let generation = tree["metadata"]["generation"].as_i64().unwrap_or(0);
         tree["metadata"]["generation"] = (generation + 1).into();
     }
-    crate::registry::definitions::establish(&mut tree, &plane.record.created);
+    accepted_names::accept(&mut tree, &accepted_names::Taken::default(), &plane.record.created);
     let after = Object::from_tree(tree);
     if before.as_ref() != Some(&after) {
         let txn = Txn {

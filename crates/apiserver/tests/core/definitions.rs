@@ -196,3 +196,114 @@ async fn a_definition_that_can_not_be_is_refused() {
         422
     );
 }
+
+#[tokio::test]
+async fn a_definition_waits_for_objects_that_have_finalizers() {
+    let house = House::new();
+    let api = house.tenant("acme").await;
+    api.made(DEFINITIONS, &crontabs()).await;
+    let held = json!({"metadata": {"name": "held", "finalizers": ["example.com/clean"]}, "spec": {"cronSpec": "*"}});
+    api.made(CRONTABS, &held).await;
+    let free = json!({"metadata": {"name": "free"}, "spec": {"cronSpec": "*"}});
+    api.made(CRONTABS, &free).await;
+    let definition = format!("{DEFINITIONS}/crontabs.stable.example.com");
+
+    let (_, pending) = api.delete(&definition).await;
+    let names = api.names(CRONTABS).await;
+    let (refused, said) = api.post(CRONTABS, &free).await;
+    let (again, _) = api.delete(&definition).await;
+    let let_go = json!({"metadata": {"finalizers": null}});
+    let (done, _) = api.merge(&format!("{CRONTABS}/held"), &let_go).await;
+
+    assert!(pending["metadata"]["deletionTimestamp"].is_string(), "{pending}");
+    let conditions = pending["status"]["conditions"].as_array().unwrap();
+    assert!(
+        conditions
+            .iter()
+            .any(|it| it["type"] == "Terminating" && it["status"] == "True")
+    );
+    assert_eq!(names, ["held"]);
+    assert_eq!(refused, 405);
+    assert_eq!(
+        said["message"],
+        "create not allowed while custom resource definition is terminating"
+    );
+    assert_eq!((again.as_u16(), done.as_u16()), (200, 200));
+    assert_eq!(api.get(&definition).await.0, 404);
+    assert_eq!(api.get(CRONTABS).await.0, 404);
+}
+
+#[tokio::test]
+async fn objects_are_filled_in_by_defaults_that_are_younger_than_they() {
+    let house = House::new();
+    let api = house.tenant("acme").await;
+    api.made(DEFINITIONS, &crontabs()).await;
+    let body = json!({"metadata": {"name": "c"}, "spec": {"cronSpec": "*"}});
+    api.made(CRONTABS, &body).await;
+    let path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/zone";
+    let zone = json!([{"op": "add", "path": path, "value": {"type": "string", "default": "UTC"}}]);
+    let definition = format!("{DEFINITIONS}/crontabs.stable.example.com");
+
+    let patched = api
+        .send(
+            http::Method::PATCH,
+            &definition,
+            "application/json-patch+json",
+            zone.to_string(),
+        )
+        .await;
+    let (_, read) = api.get(&format!("{CRONTABS}/c")).await;
+    let (_, list) = api.get(CRONTABS).await;
+
+    assert_eq!(patched.0, 200, "{}", patched.1);
+    assert_eq!(read["spec"], json!({"cronSpec": "*", "image": "cron", "zone": "UTC"}));
+    assert_eq!(list["items"][0]["spec"]["zone"], "UTC");
+}
+
+#[tokio::test]
+async fn rules_that_are_not_evaluated_are_told() {
+    let house = House::new();
+    let api = house.tenant("acme").await;
+    let mut definition = crontabs();
+    definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["x-kubernetes-validations"] =
+        json!([{"rule": "self.spec.replicas < 10"}]);
+
+    let answer = api
+        .request(
+            http::Method::POST,
+            DEFINITIONS,
+            "application/json",
+            definition.to_string(),
+        )
+        .await;
+
+    assert_eq!(answer.status(), 201);
+    let warning = answer.headers()["warning"].to_str().unwrap();
+    assert!(warning.contains("not evaluated yet"), "{warning}");
+}
+
+#[tokio::test]
+async fn names_that_are_in_use_are_waited_for() {
+    let house = House::new();
+    let api = house.tenant("acme").await;
+    api.made(DEFINITIONS, &crontabs()).await;
+    let mut other = crontabs();
+    other["metadata"]["name"] = "tables.stable.example.com".into();
+    other["spec"]["names"] = json!({"plural": "tables", "kind": "CronTab", "singular": "table"});
+
+    let waiting = api.made(DEFINITIONS, &other).await;
+    let tables = "/apis/stable.example.com/v1/namespaces/default/tables";
+    let (before, _) = api.get(tables).await;
+    api.delete(&format!("{DEFINITIONS}/crontabs.stable.example.com")).await;
+    let (after, list) = api.get(tables).await;
+
+    let conditions = waiting["status"]["conditions"].as_array().unwrap();
+    assert!(
+        conditions
+            .iter()
+            .any(|it| it["reason"] == "ListKindConflict" && it["message"] == "\"CronTabList\" is already in use"),
+        "{waiting}"
+    );
+    assert_eq!((before.as_u16(), after.as_u16()), (404, 200));
+    assert_eq!(list["kind"], "CronTabList");
+}

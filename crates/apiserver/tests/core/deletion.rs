@@ -44,11 +44,16 @@ async fn finalizers_hold_an_object_until_they_are_done() {
     let (_, pending) = api.delete(&path).await;
     let (again, _) = api.delete(&path).await;
     let (_, read) = api.get(&path).await;
+    let (_, too_soon) = api.post(CONFIG_MAPS, &json!({"metadata": {"name": "one"}})).await;
     let (done, _) = api.merge(&path, &json!({"metadata": {"finalizers": null}})).await;
 
     assert!(pending["metadata"]["deletionTimestamp"].is_string());
     assert_eq!((again.as_u16(), done.as_u16()), (200, 200));
     assert_eq!(read["metadata"]["finalizers"], json!(["example.com/x"]));
+    assert_eq!(
+        too_soon["message"],
+        "object is being deleted: configmaps \"one\" already exists"
+    );
     assert_eq!(api.get(&path).await.0, 404);
 }
 

@@ -3,6 +3,7 @@
 mod admission;
 mod definitions;
 mod deletion;
+mod evictions;
 mod harness;
 mod lists;
 mod objects;

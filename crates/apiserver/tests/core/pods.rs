@@ -72,3 +72,45 @@ async fn a_stream_is_handed_to_who_can_reach_the_pod() {
     assert_eq!(stream.plane, api.prefix.rsplit('/').next().unwrap());
     assert_eq!(stream.request.uri().query(), Some("follow=false&container=a"));
 }
+
+#[tokio::test]
+async fn a_debugger_joins_a_pod_and_only_by_its_own_subresource() {
+    let house = House::new();
+    let api = house.tenant("acme").await;
+    let pod = json!({"metadata": {"name": "one"}, "spec": {"containers": [{"name": "a", "image": "busybox"}]}});
+    api.made(POD, &pod).await;
+    let debugger = json!({"spec": {"ephemeralContainers": [{"name": "d", "image": "busybox", "targetContainerName": "a"}],
+        "nodeSelector": {"ignored": "here"}}});
+
+    let (main, _) = api.strategic(&format!("{POD}/one"), &debugger).await;
+    let path = format!("{POD}/one/ephemeralcontainers");
+    let (joined, pod) = api.strategic(&path, &debugger).await;
+    let changed = json!({"spec": {"ephemeralContainers": [{"name": "d", "image": "other"}]}});
+    let (refused, said) = api.strategic(&path, &changed).await;
+
+    assert_eq!(
+        (main.as_u16(), joined.as_u16(), refused.as_u16()),
+        (422, 200, 422),
+        "{pod} {said}"
+    );
+    assert_eq!(pod["spec"]["ephemeralContainers"][0]["imagePullPolicy"], "Always");
+    assert!(pod["spec"]["nodeSelector"].is_null());
+    assert_eq!(pod["metadata"]["generation"], 2);
+}
+
+#[tokio::test]
+async fn a_pods_resources_change_by_resize_alone() {
+    let house = House::new();
+    let api = house.tenant("acme").await;
+    let pod = json!({"metadata": {"name": "one"}, "spec": {"containers": [
+        {"name": "a", "image": "busybox", "resources": {"requests": {"cpu": "100m"}}},
+    ]}});
+    api.made(POD, &pod).await;
+    let more = json!({"spec": {"containers": [{"name": "a", "resources": {"requests": {"cpu": "200m"}}}]}});
+
+    let (main, _) = api.strategic(&format!("{POD}/one"), &more).await;
+    let (resized, pod) = api.strategic(&format!("{POD}/one/resize"), &more).await;
+
+    assert_eq!((main.as_u16(), resized.as_u16()), (422, 200), "{pod}");
+    assert_eq!(pod["spec"]["containers"][0]["resources"]["requests"]["cpu"], "200m");
+}

@@ -2,12 +2,13 @@
 
 use super::*;
 
+/// For what a client still says when the Pod has hung up (containerd has the same).
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 impl Inner {
-    pub(super) async fn serve_forward(self: Arc<Inner>, sandbox: String, mut forward: Forward) {
+    pub(super) async fn serve_forward(self: Arc<Inner>, sandbox: String, forward: Forward) {
         match self.dial(&sandbox, forward.port).await {
-            Ok(mut stream) => {
-                let _ = tokio::io::copy_bidirectional(&mut forward, &mut stream).await;
-            }
+            Ok(stream) => carry(forward, stream).await,
             Err(e) => forward.fail(&e.to_string()).await,
         }
     }
@@ -43,5 +44,27 @@ impl Inner {
             }
         }
         Err(last.unwrap_or_else(|| Error::Supervisor("there is no connection".into())))
+    }
+}
+
+/// Carries bytes both ways until the Pod has said all. It does not wait for the client to hang up too: an older kubectl
+/// does so only when its streams have ended.
+async fn carry(forward: Forward, stream: TcpStream) {
+    let (mut from_client, mut to_client) = tokio::io::split(forward);
+    let (mut from_pod, mut to_pod) = stream.into_split();
+    let up = async {
+        let _ = tokio::io::copy(&mut from_client, &mut to_pod).await;
+        let _ = to_pod.shutdown().await;
+    };
+    let down = async {
+        let _ = tokio::io::copy(&mut from_pod, &mut to_client).await;
+        let _ = to_client.shutdown().await;
+    };
+    tokio::pin!(up, down);
+    tokio::select! {
+        () = &mut up => down.await,
+        () = &mut down => {
+            let _ = tokio::time::timeout(LAST_WORDS, up).await;
+        }
     }
 }
