@@ -55,14 +55,13 @@ const WATCHES_A_CONNECTION: usize = 100;
 
 pub async fn run(options: &Options, access: Entry, platform: Option<&Platform>) -> anyhow::Result<Report> {
     let links = connect(&access, usize::from(options.connections)).await?;
-    let begin = cpu(platform)?;
     let namespaces = ["creates", "lists", "events"].map(|name| format!("bench-{}-{name}", std::process::id()));
     for namespace in &namespaces {
         let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         links[0].create("/api/v1/namespaces", &body).await?;
     }
     let [creates, lists, events] = &namespaces;
-    let measured = measure(options, &access, &links, creates, lists, events).await;
+    let measured = measure(options, platform, &access, &links, creates, lists, events).await;
     for namespace in &namespaces {
         links[0].delete(&format!("/api/v1/namespaces/{namespace}")).await?;
     }
@@ -82,13 +81,17 @@ pub async fn run(options: &Options, access: Entry, platform: Option<&Platform>) 
         options.body_bytes,
         list_bytes / 1024
     );
-    let mut report = Report::new(method, &["what", "a second", "p50 ms", "p99 ms", "count"]);
-    for (name, figures) in [
+    let mut report = Report::new(
+        method,
+        &["what", "a second", "p50 ms", "p99 ms", "count", "server µs each"],
+    );
+    for (name, (figures, cpu)) in [
         ("creates", &created),
         ("gets", &got),
         ("lists", &listed),
         ("watch events", &fanned),
     ] {
+        let each = cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / figures.count as f64);
         let percentiles = [50.0, 99.0].map(|percent| figures.percentile(percent));
         report.row([
             name.to_owned(),
@@ -96,11 +99,12 @@ pub async fn run(options: &Options, access: Entry, platform: Option<&Platform>) 
             short(percentiles[0]),
             short(percentiles[1]),
             figures.count.to_string(),
+            each.map_or_else(|| "-".to_owned(), short),
         ]);
         report.figure(
             &name.replace(' ', "_"),
             json!({"per_second": figures.per_second(), "p50_ms": percentiles[0], "p99_ms": percentiles[1],
-                "count": figures.count}),
+                "count": figures.count, "server_cpu_us_each": each}),
         );
     }
     report.figure("watchers", options.watchers);
@@ -108,23 +112,26 @@ pub async fn run(options: &Options, access: Entry, platform: Option<&Platform>) 
     report.figure("list_bytes", list_bytes);
     report.figure("connections", options.connections);
     report.figure("lanes", options.lanes);
-    if let (Some(begin), Some(end)) = (begin, cpu(platform)?) {
-        report.figure("server_cpu_seconds", (end.cpu - begin.cpu).as_secs_f64());
-        report.figure("server_resident_bytes", end.resident_bytes);
+    if platform.is_some() {
+        report.figure("server_resident_bytes", Usage::now()?.resident_bytes);
     }
     Ok(report)
 }
 
+/// A load, and what it cost the server where that can be known.
+type Costed = (Figures, Option<Duration>);
+
 struct Measured {
-    created: Figures,
-    got: Figures,
-    listed: Figures,
+    created: Costed,
+    got: Costed,
+    listed: Costed,
     list_bytes: usize,
-    fanned: Figures,
+    fanned: Costed,
 }
 
 async fn measure(
     options: &Options,
+    platform: Option<&Platform>,
     access: &Entry,
     links: &Arc<[Link]>,
     creates: &str,
@@ -135,21 +142,21 @@ async fn measure(
     let time = Until::Time(Duration::from_secs(options.seconds));
     let data = "x".repeat(options.body_bytes);
 
-    let created = create(links, lanes, time, creates, &data).await?;
+    let created = costed(platform, create(links, lanes, time, creates, &data)).await?;
     let got = {
-        let (links, path, count) = (links.clone(), configmaps(creates), created.count);
-        closed_loop(lanes, time, move |lane, number| {
+        let (links, path, count) = (links.clone(), configmaps(creates), created.0.count);
+        let load = closed_loop(lanes, time, move |lane, number| {
             let link = links[lane % links.len()].clone();
             let path = format!("{path}/c-{}", number % count);
             async move { link.get(&path).await.map(drop) }
-        })
-        .await?
+        });
+        costed(platform, load).await?
     };
     create(links, lanes, Until::Count(LIST), lists, &data).await?;
     let whole = links[0].get(&configmaps(lists)).await?;
     let listed = {
         let (links, path, bytes) = (links.clone(), configmaps(lists), whole.len());
-        closed_loop(lanes, time, move |lane, _| {
+        let load = closed_loop(lanes, time, move |lane, _| {
             let link = links[lane % links.len()].clone();
             let path = path.clone();
             async move {
@@ -161,15 +168,15 @@ async fn measure(
                 );
                 Ok(())
             }
-        })
-        .await?
+        });
+        costed(platform, load).await?
     };
     Ok(Measured {
         created,
         got,
         listed,
         list_bytes: whole.len(),
-        fanned: fan_out(options, access, links, events, &data).await?,
+        fanned: costed(platform, fan_out(options, access, links, events, &data)).await?,
     })
 }
 
@@ -269,7 +276,14 @@ async fn connect(access: &Entry, count: usize) -> anyhow::Result<Arc<[Link]>> {
     Ok(links.into())
 }
 
-/// Of the measured platform; a foreign cluster's processes are not known.
-fn cpu(platform: Option<&Platform>) -> anyhow::Result<Option<Usage>> {
-    platform.map(|_| Usage::now()).transpose()
+/// A foreign cluster's processes are not known.
+async fn costed(
+    platform: Option<&Platform>,
+    load: impl Future<Output = anyhow::Result<Figures>>,
+) -> anyhow::Result<Costed> {
+    let cpu = || platform.map(|_| Usage::now().map(|usage| usage.cpu)).transpose();
+    let before = cpu()?;
+    let figures = load.await?;
+    let after = cpu()?;
+    Ok((figures, after.zip(before).map(|(after, before)| after - before)))
 }
