@@ -40,6 +40,7 @@ struct Loaded {
     index: Index,
     last_frame: u64,
     snapshot_frame: u64,
+    snapshot_bytes: u64,
 }
 
 struct Recovery<'a> {
@@ -112,7 +113,7 @@ impl Recovery<'_> {
                     path: path.clone(),
                     source,
                 },
-                ReadError::Newer(found) => newer(&path, found),
+                ReadError::Other(found) => other_format(&path, found),
                 ReadError::Damaged { offset, what } => self.corrupt(&path, offset, what),
             })?;
             let loaded = Loaded {
@@ -120,6 +121,7 @@ impl Recovery<'_> {
                 index: index(self.limits, self.now, read),
                 last_frame: name.sequence,
                 snapshot_frame: name.sequence,
+                snapshot_bytes: file.size().map_err(OpenError::io(&path))?,
             };
             self.spaces.insert(name.space, loaded);
         }
@@ -137,7 +139,7 @@ impl Recovery<'_> {
             let bytes = self.read_file(&path).map_err(OpenError::io(&path))?;
             let header = match Header::decode(&bytes) {
                 Ok(header) => header,
-                Err(BadHeader::Newer(found)) => return Err(newer(&path, found)),
+                Err(BadHeader::Other(found)) => return Err(other_format(&path, found)),
                 // The power went while the file was made: before its header was durable it can have nothing else.
                 Err(BadHeader::Damaged) if is_last && bytes.len() <= HEADER_BYTES => {
                     self.to_remove.push(path);
@@ -176,6 +178,10 @@ impl Recovery<'_> {
                     let what = format!("a commit is damaged, and good ones follow from byte {after} on");
                     return Err(self.corrupt(path, offset as u64, what));
                 }
+                if bytes[offset..].iter().all(|byte| *byte == 0) {
+                    // Should good frames be missing after all, the next file's first sequence tells.
+                    return Ok(offset);
+                }
                 if !is_last {
                     return Err(self.corrupt(path, offset as u64, "a commit is damaged, and another file follows"));
                 }
@@ -204,6 +210,7 @@ impl Recovery<'_> {
                     index: Index::new(self.limits),
                     last_frame: sequence,
                     snapshot_frame: 0,
+                    snapshot_bytes: 0,
                 });
                 continue;
             }
@@ -266,6 +273,7 @@ impl Recovery<'_> {
                 view: View::new(loaded.index),
                 last_frame: loaded.last_frame.into(),
                 snapshot_frame: loaded.snapshot_frame.into(),
+                snapshot_bytes: loaded.snapshot_bytes.into(),
             }));
         }
         // Never on in an old file: its end is known to be good now, and stays so.
@@ -290,8 +298,8 @@ impl Recovery<'_> {
     }
 }
 
-fn newer(path: &Path, found: u32) -> OpenError {
-    OpenError::NewerFormat {
+fn other_format(path: &Path, found: u32) -> OpenError {
+    OpenError::OtherFormat {
         file: path.to_owned(),
         found,
         known: FORMAT_VERSION,

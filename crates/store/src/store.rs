@@ -6,13 +6,13 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use keyspace::{Error, Keyspace, Result, index::Limits};
+use keyspace::{Error, Keyspace, Local, Result, index::Limits};
 use world::{DiskLock, LockError, World};
 
 use crate::{
     checkpoint,
     committer::{self, Committer},
-    engine::{Answer, Engine, SPACE_NAME_BYTES_MAX, What},
+    engine::{Answer, Engine, SPACE_NAME_BYTES_MAX, What, lock},
     error::OpenError,
     keyspace_on_disk::DiskKeyspace,
     recovery::{Recovered, recover},
@@ -130,6 +130,11 @@ impl Store {
 
     /// The keyspace of that name, made durably if there is none.
     pub async fn keyspace(&self, name: &str) -> Result<Arc<dyn Keyspace>> {
+        Ok(self.local(name).await?)
+    }
+
+    /// The same for who serves it to others.
+    pub async fn local(&self, name: &str) -> Result<Arc<dyn Local>> {
         if name.is_empty() || name.len() > SPACE_NAME_BYTES_MAX {
             let what = format!(
                 "a keyspace's name has 1 to {SPACE_NAME_BYTES_MAX} bytes, not {}",
@@ -191,5 +196,6 @@ impl Drop for Store {
             let _ = thread.join();
         }
         self.engine.close();
+        lock(&self.engine.committer).log.trim();
     }
 }
