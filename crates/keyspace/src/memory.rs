@@ -10,8 +10,8 @@ use tokio::{sync::Notify, task::JoinHandle};
 use world::World;
 
 use crate::{
-    Error, Granted, Keyspace, LeaseId, LeaseState, Local, Options, Range, Ranged, Result, Revision, Storage, Txn, Txned,
-    Watch, WatchStream, check,
+    Error, Granted, Keyspace, LeaseId, LeaseState, Local, Options, Range, Ranged, Result, Revision, Storage, Txn,
+    Txned, Watch, WatchStream, check,
     expiry::{self, Next},
     index::{Index, Limits},
     view::View,

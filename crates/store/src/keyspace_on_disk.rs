@@ -120,7 +120,9 @@ impl Local for DiskKeyspace {
     async fn begin_compaction(&self, revision: Revision) -> Result<()> {
         self.submit(Work::Compact(revision), 0, None).await?;
         let space = self.space.clone();
-        let spawned = thread::Builder::new().name("store-prune".to_owned()).spawn(move || space.view.prune());
+        let spawned = thread::Builder::new()
+            .name("store-prune".to_owned())
+            .spawn(move || space.view.prune());
         if let Err(error) = spawned {
             tracing::warn!(%error, "no thread to free what was compacted; the next commits do it");
         }
@@ -129,7 +131,12 @@ impl Local for DiskKeyspace {
 
     fn storage(&self) -> Storage {
         let sizes = &self.engine.sizes;
-        let snapshots: u64 = self.engine.all_spaces().iter().map(|space| space.snapshot_bytes.load(Ordering::Relaxed)).sum();
+        let snapshots: u64 = self
+            .engine
+            .all_spaces()
+            .iter()
+            .map(|space| space.snapshot_bytes.load(Ordering::Relaxed))
+            .sum();
         Storage {
             size_bytes: snapshots + sizes.log_bytes.load(Ordering::Relaxed),
             in_use_bytes: self.space.view.read().bytes() as u64,
@@ -141,12 +148,16 @@ impl Local for DiskKeyspace {
         let engine = self.engine.clone();
         let (done, answer) = oneshot::channel();
         // Of its own, because it blocks for as long as the disk needs for all there is.
-        let spawned = thread::Builder::new().name("store-defragment".to_owned()).spawn(move || {
-            let _ = done.send(checkpoint::checkpoint(&engine));
-        });
+        let spawned = thread::Builder::new()
+            .name("store-defragment".to_owned())
+            .spawn(move || {
+                let _ = done.send(checkpoint::checkpoint(&engine));
+            });
         let failed = |error: std::io::Error| Error::Unavailable(format!("no snapshot could be made: {error}"));
         spawned.map_err(failed)?;
-        let made = answer.await.map_err(|_| Error::Unavailable("the store was closed".into()))?;
+        let made = answer
+            .await
+            .map_err(|_| Error::Unavailable("the store was closed".into()))?;
         made.map_err(failed)
     }
 

@@ -9,14 +9,9 @@ use world::{DiskFile, World};
 
 use crate::segment::{self, FRAME_HEADER_BYTES, HEADER_BYTES, Header};
 
-/// Room that is made at once, by zeros: a sync of bytes that a file had already is only that of the bytes, and not also of
-/// its size and of where its blocks are.
-const ROOM_BYTES: usize = 256 << 10;
-
-/// Longer frames make their own room: the zeros would cost as much as they spare.
-const ROOM_FRAME_BYTES_MAX: usize = 32 << 10;
-
-static ROOM: [u8; ROOM_BYTES] = [0; ROOM_BYTES];
+/// A frame longer than this part of the room that is made at once makes its own: the zeros would cost as much as they
+/// spare.
+const ROOM_FRAMES_MIN: usize = 8;
 
 pub(crate) struct Log {
     dir: PathBuf,
@@ -27,6 +22,8 @@ pub(crate) struct Log {
     offset: u64,
     /// Up to where the file is known to have room.
     room_until: u64,
+    /// What room is made of.
+    room: Vec<u8>,
     next_sequence: u64,
     first_number: u64,
     /// Bytes in files before the current one.
@@ -49,6 +46,7 @@ impl Log {
         next_sequence: u64,
         first_number: u64,
         older_bytes: u64,
+        room_bytes: usize,
     ) -> io::Result<Log> {
         let (file, header) = create(dir, world, number, next_sequence)?;
         Ok(Log {
@@ -58,6 +56,7 @@ impl Log {
             header,
             offset: HEADER_BYTES as u64,
             room_until: HEADER_BYTES as u64,
+            room: vec![0; room_bytes],
             next_sequence,
             first_number: first_number.min(number),
             older_bytes,
@@ -103,9 +102,10 @@ impl Log {
             );
         }
         let end = self.offset + frame.len() as u64;
-        if end > self.room_until && frame.len() <= ROOM_FRAME_BYTES_MAX {
+        if end > self.room_until && frame.len() * ROOM_FRAMES_MIN <= self.room.len() {
             // Without room it goes on more slowly, that is all.
-            self.room_until = self.file.write_at(end, &ROOM).map_or(end, |()| end + ROOM_BYTES as u64);
+            let made = self.file.write_at(end, &self.room);
+            self.room_until = made.map_or(end, |()| end + self.room.len() as u64);
         }
         // An error here is final: the system may have dropped what it could not write, and would say that all is well
         // when asked again.

@@ -24,6 +24,7 @@ use crate::{
     record::{self, Record, SpaceId},
     segment::{self, BadHeader, FORMAT_VERSION, HEADER_BYTES, Header},
     snapshot::{self, Name, ReadError},
+    store::StoreOptions,
 };
 
 pub(crate) struct Recovered {
@@ -55,12 +56,13 @@ struct Recovery<'a> {
     to_cut: Option<(PathBuf, u64)>,
 }
 
-pub(crate) fn recover(dir: &Path, world: &World, limits: Limits) -> Result<Recovered, OpenError> {
+pub(crate) fn recover(options: &StoreOptions) -> Result<Recovered, OpenError> {
+    let StoreOptions { dir, world, .. } = options;
     let names = world.disk.list(dir).map_err(OpenError::io(dir))?;
     let mut recovery = Recovery {
         dir,
         world,
-        limits,
+        limits: options.limits,
         now: world.clock.monotonic(),
         spaces: BTreeMap::new(),
         next_sequence: 1,
@@ -73,7 +75,7 @@ pub(crate) fn recover(dir: &Path, world: &World, limits: Limits) -> Result<Recov
     let unfinished = names.iter().filter(|name| name.ends_with(UNFINISHED));
     recovery.to_remove.extend(unfinished.map(|name| dir.join(name)));
     recovery.clean().map_err(OpenError::io(dir))?;
-    recovery.finish(files)
+    recovery.finish(files, options.room_bytes)
 }
 
 /// The files of the log that stay.
@@ -174,13 +176,13 @@ impl Recovery<'_> {
         let mut offset = HEADER_BYTES;
         while offset < bytes.len() {
             let Some(frame) = segment::frame(bytes, offset, header.nonce) else {
-                if let Some(after) = segment::frame_after(bytes, offset, header.nonce) {
-                    let what = format!("a commit is damaged, and good ones follow from byte {after} on");
-                    return Err(self.corrupt(path, offset as u64, what));
-                }
                 if bytes[offset..].iter().all(|byte| *byte == 0) {
                     // Should good frames be missing after all, the next file's first sequence tells.
                     return Ok(offset);
+                }
+                if let Some(after) = segment::frame_after(bytes, offset, header.nonce) {
+                    let what = format!("a commit is damaged, and good ones follow from byte {after} on");
+                    return Err(self.corrupt(path, offset as u64, what));
                 }
                 if !is_last {
                     return Err(self.corrupt(path, offset as u64, "a commit is damaged, and another file follows"));
@@ -259,7 +261,7 @@ impl Recovery<'_> {
         disk.sync_dir(self.dir)
     }
 
-    fn finish(self, files: Files) -> Result<Recovered, OpenError> {
+    fn finish(self, files: Files, room_bytes: usize) -> Result<Recovered, OpenError> {
         let last_space = self.spaces.keys().last().map_or(0, |id| id.0);
         let look_at = (self.spaces.values())
             .filter_map(|loaded| loaded.index.next_lease_expiry())
@@ -286,6 +288,7 @@ impl Recovery<'_> {
             self.next_sequence,
             first_number,
             files.bytes,
+            room_bytes,
         )
         .map_err(OpenError::io(self.dir.join(segment::file_name(number))))?;
         Ok(Recovered {

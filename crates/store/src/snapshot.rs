@@ -180,7 +180,10 @@ pub(crate) enum ReadError {
     Io(io::Error),
     /// Of another format version.
     Other(u32),
-    Damaged { offset: u64, what: &'static str },
+    Damaged {
+        offset: u64,
+        what: &'static str,
+    },
 }
 
 impl From<io::Error> for ReadError {

@@ -219,6 +219,7 @@ fn now<F: Future>(future: F) -> F::Output {
 fn open(sim: &Sim, random: &SimRandom) -> Option<Store> {
     let options = StoreOptions {
         segment_bytes: 1 << (9 + random.below(6)),
+        room_bytes: 1 << random.below(12),
         commits: Commits::ByHand,
         ..StoreOptions::new("/data", sim.world())
     };

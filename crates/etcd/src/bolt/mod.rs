@@ -46,14 +46,23 @@ mod tests {
     use super::*;
 
     fn bucket(name: &'static str, items: Vec<(Vec<u8>, Vec<u8>)>) -> Bucket {
-        let items: Vec<(Bytes, Bytes)> = items.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+        let items: Vec<(Bytes, Bytes)> = items
+            .into_iter()
+            .map(|(key, value)| (key.into(), value.into()))
+            .collect();
         Bucket::new(name, items)
     }
 
     #[test]
     fn what_is_written_is_read() {
-        let many: Vec<_> = (0..70_000_u64).map(|at| (at.to_be_bytes().to_vec(), vec![7; (at % 90) as usize])).collect();
-        let large = vec![(b"a".to_vec(), vec![1; 10_000]), (b"b".to_vec(), vec![2; 4080]), (b"c".to_vec(), vec![3; 3])];
+        let many: Vec<_> = (0..70_000_u64)
+            .map(|at| (at.to_be_bytes().to_vec(), vec![7; (at % 90) as usize]))
+            .collect();
+        let large = vec![
+            (b"a".to_vec(), vec![1; 10_000]),
+            (b"b".to_vec(), vec![2; 4080]),
+            (b"c".to_vec(), vec![3; 3]),
+        ];
         let plan = Plan::of(vec![
             bucket("empty", Vec::new()),
             bucket("large", large.clone()),
@@ -84,7 +93,9 @@ mod tests {
 
     #[test]
     fn damage_is_told_and_no_panic() {
-        let items = (0..300_u64).map(|at| (at.to_be_bytes().to_vec(), vec![7; 50])).collect();
+        let items = (0..300_u64)
+            .map(|at| (at.to_be_bytes().to_vec(), vec![7; 50]))
+            .collect();
         let file: Vec<u8> = Plan::of(vec![bucket("key", items)]).chunks(4096).flatten().collect();
         for at in (0..file.len()).step_by(13) {
             for bit in [0x01, 0x80] {

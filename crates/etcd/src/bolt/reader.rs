@@ -28,7 +28,10 @@ impl File {
     pub fn open(bytes: Bytes) -> Result<File, Damaged> {
         // Either meta page may be torn; the newer good one counts. The second's place depends on the page size.
         let first = meta(&bytes, 0);
-        let sizes = first.map(|meta| meta.page_bytes).into_iter().chain([4096, 8192, 16384, 65536]);
+        let sizes = first
+            .map(|meta| meta.page_bytes)
+            .into_iter()
+            .chain([4096, 8192, 16384, 65536]);
         let second = sizes.filter_map(|size| meta(&bytes, size)).next();
         let newest = first.into_iter().chain(second).max_by_key(|meta| meta.transaction);
         let Meta { page_bytes, root, .. } = newest.ok_or(Damaged("it has no good meta page"))?;
@@ -73,9 +76,11 @@ impl File {
     /// From a page to the end of the file, at most.
     fn page(&self, id: u64) -> Result<&[u8], Damaged> {
         let at = usize::try_from(id).ok().and_then(|id| id.checked_mul(self.page_bytes));
-        let page = at.and_then(|at| self.bytes.get(at..)).ok_or(Damaged("a page is beyond its end"))?;
+        let page = at
+            .and_then(|at| self.bytes.get(at..))
+            .ok_or(Damaged("a page is beyond its end"))?;
         let overflow = u32_at(page, 12)? as usize;
-        let length = (overflow + 1).checked_mul(self.page_bytes).unwrap_or(usize::MAX);
+        let length = (overflow + 1).saturating_mul(self.page_bytes);
         Ok(&page[..length.min(page.len())])
     }
 

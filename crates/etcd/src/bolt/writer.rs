@@ -11,7 +11,7 @@ use super::{
 
 /// What a bucket has, in order of keys.
 pub trait Items: Send {
-    fn len(&self) -> usize;
+    fn count(&self) -> usize;
 
     /// Bytes of the key and of the value of one.
     fn sizes(&self, at: usize) -> (usize, usize);
@@ -22,8 +22,8 @@ pub trait Items: Send {
 }
 
 impl Items for Vec<(Bytes, Bytes)> {
-    fn len(&self) -> usize {
-        Vec::len(self)
+    fn count(&self) -> usize {
+        self.len()
     }
 
     fn sizes(&self, at: usize) -> (usize, usize) {
@@ -85,8 +85,14 @@ impl Plan {
         buckets.sort_by_key(|bucket| bucket.name);
         // Two pages of meta data and that of free pages.
         let mut next = 3;
-        let trees = buckets.iter().map(|bucket| tree(bucket.items.as_ref(), &mut next)).collect();
-        let root_bytes: usize = buckets.iter().map(|bucket| LEAF_ELEMENT_BYTES + bucket.name.len() + 16).sum();
+        let trees = buckets
+            .iter()
+            .map(|bucket| tree(bucket.items.as_ref(), &mut next))
+            .collect();
+        let root_bytes: usize = buckets
+            .iter()
+            .map(|bucket| LEAF_ELEMENT_BYTES + bucket.name.len() + 16)
+            .sum();
         let pages = (PAGE_HEADER_BYTES + root_bytes).div_ceil(PAGE_BYTES) as u64;
         Plan {
             buckets,
@@ -97,7 +103,8 @@ impl Plan {
         }
     }
 
-    pub fn len(&self) -> u64 {
+    /// Of the whole file.
+    pub fn bytes(&self) -> u64 {
         self.pages * PAGE_BYTES as u64
     }
 
@@ -184,7 +191,11 @@ impl Plan {
     fn root(&self, out: &mut BytesMut) {
         let named: Vec<(Bytes, Bytes)> = (self.buckets.iter().zip(&self.trees))
             .map(|(bucket, tree)| {
-                let root = tree.levels.last().and_then(|level| level.first()).map_or(0, |node| node.page);
+                let root = tree
+                    .levels
+                    .last()
+                    .and_then(|level| level.first())
+                    .map_or(0, |node| node.page);
                 let value = [root.to_le_bytes(), 0_u64.to_le_bytes()].concat();
                 (Bytes::from_static(bucket.name.as_bytes()), value.into())
             })
@@ -210,7 +221,7 @@ fn tree(items: &dyn Items, next: &mut u64) -> Tree {
         let (key, value) = items.sizes(at);
         LEAF_ELEMENT_BYTES + key + value
     };
-    let mut levels = vec![level(items.len(), size, |at| at, next)];
+    let mut levels = vec![level(items.count(), size, |at| at, next)];
     while levels.last().is_some_and(|nodes| nodes.len() > 1) {
         let below = levels.last().map_or(&[][..], |nodes| nodes);
         let size = |at: usize| BRANCH_ELEMENT_BYTES + items.sizes(below[at].first).0;

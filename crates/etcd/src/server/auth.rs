@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use http::HeaderMap;
-use keyspace::{Compare, KeyRange, Keep, LeaseId, Op, Previous, Put, Txn};
+use keyspace::{Compare, Keep, KeyRange, LeaseId, Op, Previous, Put, Txn};
 use world::World;
 
 use super::{
@@ -86,7 +86,10 @@ impl Tokens {
         if given.len() >= TOKENS_MAX {
             given.retain(|_, token| used.saturating_sub(token.used) < TOKEN_TTL);
             if given.len() >= TOKENS_MAX
-                && let Some(oldest) = given.iter().min_by_key(|(_, token)| token.used).map(|(token, _)| token.clone())
+                && let Some(oldest) = given
+                    .iter()
+                    .min_by_key(|(_, token)| token.used)
+                    .map(|(token, _)| token.clone())
             {
                 given.remove(&oldest);
             }
@@ -127,8 +130,14 @@ impl Rights<'_> {
     fn may(&self, kind: Type, keys: &KeyRange) -> Result<(), Status> {
         let covers = (self.permissions.iter())
             .filter(|permission| permission.perm_type == kind as i32 || permission.perm_type == Type::Readwrite as i32);
-        let granted = covers.map(|permission| (permission.key.clone(), permission.range_end.clone())).collect();
-        if ranges::cover(granted, keys) { Ok(()) } else { Err(status::PERMISSION_DENIED) }
+        let granted = covers
+            .map(|permission| (permission.key.clone(), permission.range_end.clone()))
+            .collect();
+        if ranges::cover(granted, keys) {
+            Ok(())
+        } else {
+            Err(status::PERMISSION_DENIED)
+        }
     }
 }
 
@@ -207,7 +216,8 @@ impl Rights<'_> {
     fn lease(&self, member: &Member, lease: LeaseId) -> Result<(), Status> {
         let state = member.view().read().lease_state(lease, Duration::ZERO);
         let keys: Vec<Bytes> = state.map(|state| state.keys).unwrap_or_default();
-        keys.into_iter().try_for_each(|key| self.may(Type::Write, &KeyRange::one(key)))
+        keys.into_iter()
+            .try_for_each(|key| self.may(Type::Write, &KeyRange::one(key)))
     }
 
     fn op(&self, member: &Member, op: &Op) -> Result<(), Status> {
@@ -216,7 +226,11 @@ impl Rights<'_> {
             Op::Put(put) => self.put(member, put),
             Op::Delete { keys, previous } => {
                 self.may(Type::Write, keys)?;
-                if *previous == Previous::Return { self.may(Type::Read, keys) } else { Ok(()) }
+                if *previous == Previous::Return {
+                    self.may(Type::Read, keys)
+                } else {
+                    Ok(())
+                }
             }
             Op::Txn(nested) => self.txn(member, nested),
         }
@@ -226,6 +240,9 @@ impl Rights<'_> {
         for Compare { keys, .. } in &txn.compares {
             self.may(Type::Read, keys)?;
         }
-        txn.success.iter().chain(&txn.failure).try_for_each(|op| self.op(member, op))
+        txn.success
+            .iter()
+            .chain(&txn.failure)
+            .try_for_each(|op| self.op(member, op))
     }
 }

@@ -138,7 +138,11 @@ impl Member {
             return Err(status::USER_EMPTY);
         }
         let without = request.options.as_ref().is_some_and(|options| options.no_password);
-        let password = if without { Vec::new() } else { hashed(request.password, request.hashed_password).await? };
+        let password = if without {
+            Vec::new()
+        } else {
+            hashed(request.password, request.hashed_password).await?
+        };
         let added = User {
             name: request.name.clone().into(),
             password: password.into(),
@@ -157,7 +161,11 @@ impl Member {
         })
     }
 
-    pub(super) fn user_get(&self, request: &AuthUserGetRequest, caller: &Caller) -> Result<AuthUserGetResponse, Status> {
+    pub(super) fn user_get(
+        &self,
+        request: &AuthUserGetRequest,
+        caller: &Caller,
+    ) -> Result<AuthUserGetResponse, Status> {
         let itself = self.auth_is_on() && caller.name(self).is_ok_and(|name| name == request.name);
         if !itself {
             self.admin(caller)?;
@@ -282,11 +290,17 @@ impl Member {
         })
     }
 
-    pub(super) fn role_get(&self, request: &AuthRoleGetRequest, caller: &Caller) -> Result<AuthRoleGetResponse, Status> {
+    pub(super) fn role_get(
+        &self,
+        request: &AuthRoleGetRequest,
+        caller: &Caller,
+    ) -> Result<AuthRoleGetResponse, Status> {
         let auth = self.meta.auth();
         let own = self.auth_is_on() && {
             let name = caller.name(self)?;
-            auth.users.get(&name).is_some_and(|user| user.roles.contains(&request.role))
+            auth.users
+                .get(&name)
+                .is_some_and(|user| user.roles.contains(&request.role))
         };
         if !own {
             self.admin(caller)?;

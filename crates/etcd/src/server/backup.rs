@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::{BufMut, Bytes, BytesMut};
 use keyspace::{
     Granted, KeyValue, LeaseId, Revision,
-    index::{Change, Index, Item, Limits, records::{Record, Records}},
+    index::{
+        Change, Index, Item, Limits,
+        records::{Record, Records},
+    },
 };
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -41,7 +44,7 @@ impl Keys {
 }
 
 impl Items for Keys {
-    fn len(&self) -> usize {
+    fn count(&self) -> usize {
         self.0.len()
     }
 
@@ -73,7 +76,12 @@ pub(super) fn file(member: &Member) -> Plan {
     });
     let pair = |key: &str, value: Vec<u8>| (Bytes::copy_from_slice(key.as_bytes()), Bytes::from(value));
     let mut meta = vec![
-        pair("confState", serde_json::json!({"voters": [itself.id], "auto_leave": false}).to_string().into()),
+        pair(
+            "confState",
+            serde_json::json!({"voters": [itself.id], "auto_leave": false})
+                .to_string()
+                .into(),
+        ),
         pair("consistent_index", commits.to_be_bytes().to_vec()),
         pair("storageVersion", CLUSTER_VERSION.into()),
         pair("term", RAFT_TERM.to_be_bytes().to_vec()),
@@ -102,7 +110,10 @@ pub(super) fn file(member: &Member) -> Plan {
         Bucket::new("cluster", vec![pair("clusterVersion", CLUSTER_VERSION.into())]),
         Bucket::new("key", Keys(records)),
         Bucket::new("lease", leases.into_iter().collect::<Vec<_>>()),
-        Bucket::new("members", vec![pair(&format!("{:x}", itself.id), described.to_string().into())]),
+        Bucket::new(
+            "members",
+            vec![pair(&format!("{:x}", itself.id), described.to_string().into())],
+        ),
         Bucket::new("members_removed", Vec::new()),
         Bucket::new("meta", meta),
     ])
@@ -122,14 +133,22 @@ fn alarms(state: &State) -> Vec<(Bytes, Bytes)> {
 
 fn auth(state: &State) -> Vec<(Bytes, Bytes)> {
     vec![
-        (Bytes::from_static(b"authEnabled"), vec![u8::from(state.auth.enabled)].into()),
-        (Bytes::from_static(b"authRevision"), state.auth.revision.to_be_bytes().to_vec().into()),
+        (
+            Bytes::from_static(b"authEnabled"),
+            vec![u8::from(state.auth.enabled)].into(),
+        ),
+        (
+            Bytes::from_static(b"authRevision"),
+            state.auth.revision.to_be_bytes().to_vec().into(),
+        ),
     ]
 }
 
 fn named<M: Message>(all: &BTreeMap<String, M>) -> Vec<(Bytes, Bytes)> {
     let items = all.iter();
-    items.map(|(name, message)| (name.clone().into(), message.encode_to_vec().into())).collect()
+    items
+        .map(|(name, message)| (name.clone().into(), message.encode_to_vec().into()))
+        .collect()
 }
 
 /// Why a file can't be restored.

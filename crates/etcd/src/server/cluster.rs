@@ -30,7 +30,11 @@ impl Member {
     }
 
     fn is_this(&self, id: u64) -> Result<(), Status> {
-        if id == self.meta.state().member_id { Ok(()) } else { Err(status::MEMBER_NOT_FOUND) }
+        if id == self.meta.state().member_id {
+            Ok(())
+        } else {
+            Err(status::MEMBER_NOT_FOUND)
+        }
     }
 
     pub(super) fn member_list(&self) -> MemberListResponse {
@@ -42,7 +46,10 @@ impl Member {
 
     pub(super) fn member_add(&self, request: &MemberAddRequest) -> Result<MemberAddResponse, Status> {
         if request.peer_ur_ls.is_empty() {
-            return Err(Status::of(Code::InvalidArgument, "etcdserver: given member URLs are invalid"));
+            return Err(Status::of(
+                Code::InvalidArgument,
+                "etcdserver: given member URLs are invalid",
+            ));
         }
         let what = "etcdserver: this store has one member; replicas are joined by its own means";
         Err(Status::of(Code::Unimplemented, what))

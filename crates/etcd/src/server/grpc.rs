@@ -43,7 +43,8 @@ pub fn unframed(mut framed: Bytes) -> Bytes {
 }
 
 pub fn decode<M: Message + Default>(message: Bytes) -> Result<M, Status> {
-    M::decode(message).map_err(|error| Status::new(Code::Internal, format!("grpc: error unmarshalling request: {error}")))
+    M::decode(message)
+        .map_err(|error| Status::new(Code::Internal, format!("grpc: error unmarshalling request: {error}")))
 }
 
 /// Where messages come from.
@@ -136,7 +137,11 @@ impl Messages {
 
     /// A whole message, if it is there.
     fn take(&mut self) -> Result<Option<Bytes>, Status> {
-        let buffered: &[u8] = if self.gathered.is_empty() { &self.chunk } else { &self.gathered };
+        let buffered: &[u8] = if self.gathered.is_empty() {
+            &self.chunk
+        } else {
+            &self.gathered
+        };
         let Some(prefix) = buffered.get(..PREFIX_BYTES) else {
             return Ok(None);
         };
@@ -146,7 +151,10 @@ impl Messages {
         }
         let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
         if length > self.max_bytes {
-            let what = format!("grpc: received message larger than max ({length} vs. {})", self.max_bytes);
+            let what = format!(
+                "grpc: received message larger than max ({length} vs. {})",
+                self.max_bytes
+            );
             return Err(Status::new(Code::ResourceExhausted, what));
         }
         let end = PREFIX_BYTES + length;
@@ -229,7 +237,10 @@ fn bad(status: &Status) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(2);
     trailers.insert("grpc-status", HeaderValue::from(status.code as u16));
     let text = percent(&status.text);
-    trailers.insert("grpc-message", HeaderValue::from_str(&text).expect("what is left after escaping may be a header"));
+    trailers.insert(
+        "grpc-message",
+        HeaderValue::from_str(&text).expect("what is left after escaping may be a header"),
+    );
     trailers
 }
 

@@ -36,7 +36,10 @@ pub fn record_value(key: &bytes::Bytes, kv: &Option<keyspace::KeyValue>) -> mvcc
 pub fn hash(records: &Records) -> u32 {
     let compacted = records.pinned.compacted;
     // What etcd would keep if it were compacted at that revision: with nothing to keep it hashes all there is.
-    let keeps = records.records.iter().any(|record| !record.superseded && record.kv.is_some());
+    let keeps = records
+        .records
+        .iter()
+        .any(|record| !record.superseded && record.kv.is_some());
     let mut crc = crc32c::crc32c(BUCKET);
     let mut value = Vec::new();
     for record in &records.records {

@@ -139,11 +139,16 @@ impl Types {
         };
         for (key, value) in object {
             let named = |field: &&Field| field.name == *key || field.json_name == *key;
-            let field = fields.iter().find(named).ok_or_else(|| format!("unknown field \"{key}\" in {name}"))?;
+            let field = fields
+                .iter()
+                .find(named)
+                .ok_or_else(|| format!("unknown field \"{key}\" in {name}"))?;
             match value {
                 Value::Null => {}
                 Value::Array(values) if field.repeated => {
-                    values.iter().try_for_each(|value| self.encode_one(field, value, depth, out))?;
+                    values
+                        .iter()
+                        .try_for_each(|value| self.encode_one(field, value, depth, out))?;
                 }
                 _ if field.repeated => return Err(format!("{key} has to be an array")),
                 value => self.encode_one(field, value, depth, out)?,
@@ -160,7 +165,9 @@ impl Types {
             Kind::Uint32 | Kind::Uint64 => unsigned(value).ok_or_else(wrong)?,
             Kind::Enum(name) => {
                 let values = self.enums.get(name).map_or(&[][..], |values| values);
-                let named = value.as_str().and_then(|text| values.iter().find(|(name, _)| name == text));
+                let named = value
+                    .as_str()
+                    .and_then(|text| values.iter().find(|(name, _)| name == text));
                 let number = named.map(|(_, number)| i64::from(*number)).or_else(|| value.as_i64());
                 number.ok_or_else(wrong)? as u64
             }
@@ -216,7 +223,9 @@ impl Types {
                 }
                 _ => return Err("an answer is broken".into()),
             };
-            let (Some(field), Some(value)) = (field, value) else { continue };
+            let (Some(field), Some(value)) = (field, value) else {
+                continue;
+            };
             if !field.repeated {
                 object.insert(field.name.clone(), value);
             } else if let Value::Array(values) = object.entry(field.name.as_str()).or_insert_with(|| json!([])) {
@@ -275,7 +284,10 @@ mod tests {
         let json = json!({"key": "Zm9v", "limit": "7", "sort_order": "DESCEND", "keysOnly": true});
         let bytes = TYPES.request("/etcdserverpb.KV/Range", &json).unwrap();
         let request = RangeRequest::decode(bytes).unwrap();
-        assert_eq!((&request.key[..], request.limit, request.sort_order, request.keys_only), (&b"foo"[..], 7, 2, true));
+        assert_eq!(
+            (&request.key[..], request.limit, request.sort_order, request.keys_only),
+            (&b"foo"[..], 7, 2, true)
+        );
 
         let response = RangeResponse {
             header: Some(ResponseHeader {
@@ -290,7 +302,9 @@ mod tests {
             more: false,
             count: 1,
         };
-        let json = TYPES.response("/etcdserverpb.KV/Range", response.encode_to_vec().into()).unwrap();
+        let json = TYPES
+            .response("/etcdserverpb.KV/Range", response.encode_to_vec().into())
+            .unwrap();
         let expected = json!({
             "header": {"cluster_id": "18446744073709551615"},
             "kvs": [{"key": "Zm9v", "lease": "-1"}],
@@ -308,7 +322,11 @@ mod tests {
         let bytes = TYPES.request("/etcdserverpb.KV/Txn", &json).unwrap();
         let request = etcdserverpb::TxnRequest::decode(bytes).unwrap();
         assert_eq!((request.compare.len(), request.success.len()), (1, 2));
-        assert!(TYPES.request("/etcdserverpb.KV/Txn", &json!({"comparison": []})).is_err());
+        assert!(
+            TYPES
+                .request("/etcdserverpb.KV/Txn", &json!({"comparison": []}))
+                .is_err()
+        );
         assert!(TYPES.request("/etcdserverpb.KV/Put", &json!({"key": "!"})).is_err());
     }
 }

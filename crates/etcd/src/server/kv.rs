@@ -163,7 +163,10 @@ impl Streaming {
             };
         }
         let counts_only = self.range.content == Content::CountOnly;
-        let no_more = counts_only || !ranged.more || self.left == 0 || matches!(self.range.keys.end, std::ops::Bound::Included(_));
+        let no_more = counts_only
+            || !ranged.more
+            || self.left == 0
+            || matches!(self.range.keys.end, std::ops::Bound::Included(_));
         self.done = no_more;
         let Ranged { revision, .. } = ranged;
         let mut piece = answers::range(self.member.header_at(revision), ranged, &Order::default());

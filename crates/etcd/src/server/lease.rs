@@ -97,28 +97,29 @@ impl Member {
     }
 
     pub(super) fn lease_keep_alive(self: &Arc<Member>, requests: Messages) -> Outgoing {
-        Box::pin(stream::unfold(
-            Some((self.clone(), requests)),
-            |session| async move {
-                let (member, mut requests) = session?;
-                let kept = match requests.next().await? {
-                    Ok(message) => match decode::<LeaseKeepAliveRequest>(message) {
-                        Ok(request) => member.keep_lease(LeaseId(request.id)).await,
-                        Err(status) => Err(status),
-                    },
+        Box::pin(stream::unfold(Some((self.clone(), requests)), |session| async move {
+            let (member, mut requests) = session?;
+            let kept = match requests.next().await? {
+                Ok(message) => match decode::<LeaseKeepAliveRequest>(message) {
+                    Ok(request) => member.keep_lease(LeaseId(request.id)).await,
                     Err(status) => Err(status),
-                };
-                match kept {
-                    Ok(kept) => Some((Ok(framed(&kept)), Some((member, requests)))),
-                    Err(status) => Some((Err(status), None)),
-                }
-            },
-        ))
+                },
+                Err(status) => Err(status),
+            };
+            match kept {
+                Ok(kept) => Some((Ok(framed(&kept)), Some((member, requests)))),
+                Err(status) => Some((Err(status), None)),
+            }
+        }))
     }
 
     /// A lease that is there, for who is about to attach keys to it.
     pub(super) fn known_lease(&self, id: i64) -> Result<LeaseId, Status> {
         let id = LeaseId(id);
-        if self.view().read().has_lease(id) { Ok(id) } else { Err(status::NO_LEASE) }
+        if self.view().read().has_lease(id) {
+            Ok(id)
+        } else {
+            Err(status::NO_LEASE)
+        }
     }
 }

@@ -111,7 +111,11 @@ async fn refused(error: &std::io::Error) {
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
-async fn accepted(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, doors: Doors, members: Arc<dyn Members>) {
+async fn accepted(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    doors: Doors,
+    members: Arc<dyn Members>,
+) {
     let Some(tls) = &doors.tls else {
         return connection(stream, &doors, members, None).await;
     };
@@ -143,8 +147,9 @@ async fn connection(
     let service = service_fn(move |request| {
         let (member, members, name) = (member.clone(), members.clone(), name.clone());
         async move {
-            let found: &Result<Arc<Member>, Status> =
-                member.get_or_init(|| async { members.member(name.as_deref()).await }).await;
+            let found: &Result<Arc<Member>, Status> = member
+                .get_or_init(|| async { members.member(name.as_deref()).await })
+                .await;
             let response = match found {
                 Ok(member) => answer(member, request, name).await,
                 Err(status) => grpc::refusal(status),
@@ -173,7 +178,10 @@ async fn connection(
 
 async fn answer(member: &Arc<Member>, request: Request<Incoming>, name: Option<Arc<str>>) -> Response<Body> {
     let caller = Caller::of(request.headers(), name);
-    let kind = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
+    let kind = request
+        .headers()
+        .get(CONTENT_TYPE)
+        .map_or(&b""[..], |kind| kind.as_bytes());
     if !kind.starts_with(b"application/grpc") {
         return plain::answer(member, request, caller).await;
     }
@@ -197,7 +205,9 @@ async fn answer(member: &Arc<Member>, request: Request<Incoming>, name: Option<A
             Ok(message) => {
                 let answer = methods::call(member, path, message, &caller).await;
                 let code = answer.as_ref().map_or_else(|status| status.code as u16, |_| 0);
-                member.metrics.handled(path, code, clock.monotonic().saturating_sub(begun));
+                member
+                    .metrics
+                    .handled(path, code, clock.monotonic().saturating_sub(begun));
                 return grpc::answer(answer);
             }
             Err(status) => Err(status),
@@ -209,7 +219,9 @@ async fn answer(member: &Arc<Member>, request: Request<Incoming>, name: Option<A
         Kind::Both => methods::both(member, path, messages, caller),
     };
     let code = answered.as_ref().map_or_else(|status| status.code as u16, |_| 0);
-    member.metrics.handled(path, code, clock.monotonic().saturating_sub(begun));
+    member
+        .metrics
+        .handled(path, code, clock.monotonic().saturating_sub(begun));
     match answered {
         Ok(messages) => grpc::stream(messages),
         Err(status) => grpc::refusal(&status),

@@ -174,7 +174,11 @@ impl Member {
         auth::writes(self, caller, &all)
     }
 
-    pub(super) async fn lock(self: &Arc<Member>, request: LockRequest, caller: &Caller) -> Result<LockResponse, Status> {
+    pub(super) async fn lock(
+        self: &Arc<Member>,
+        request: LockRequest,
+        caller: &Caller,
+    ) -> Result<LockResponse, Status> {
         self.may_queue(caller, &request.name)?;
         let lease = self.session(request.lease).await?;
         let mut place = self.queue(&request.name, lease, Bytes::new()).await?;
@@ -232,7 +236,10 @@ impl Member {
     /// `op` if that leader still leads.
     async fn as_leader(&self, leader: &LeaderKey, caller: &Caller, op: Op) -> Result<(bool, ResponseHeader), Status> {
         auth::writes(self, caller, &op)?;
-        let revision = u64::try_from(leader.rev).ok().filter(|revision| *revision > 0).ok_or(NOT_LEADER)?;
+        let revision = u64::try_from(leader.rev)
+            .ok()
+            .filter(|revision| *revision > 0)
+            .ok_or(NOT_LEADER)?;
         let txn = Txn {
             compares: vec![created_at(&leader.key, Revision(revision))],
             success: vec![op],
@@ -287,24 +294,27 @@ impl Member {
         auth::reads(self, caller, &keys)?;
         let events = self.events(keys, self.revision())?;
         let state = (self.clone(), request.name, events, Revision(0));
-        Ok(Box::pin(stream::unfold(state, |(member, name, mut events, mut told)| async move {
-            loop {
-                match member.leads(&name) {
-                    Err(status) => return Some((Err(status), (member, name, stream::empty().boxed(), told))),
-                    Ok((Some(leader), revision)) if leader.mod_revision > told => {
-                        told = leader.mod_revision;
-                        let response = LeaderResponse {
-                            header: Some(member.header_at(revision)),
-                            kv: Some(key_value(leader)),
-                        };
-                        return Some((Ok(framed(&response)), (member, name, events, told)));
+        Ok(Box::pin(stream::unfold(
+            state,
+            |(member, name, mut events, mut told)| async move {
+                loop {
+                    match member.leads(&name) {
+                        Err(status) => return Some((Err(status), (member, name, stream::empty().boxed(), told))),
+                        Ok((Some(leader), revision)) if leader.mod_revision > told => {
+                            told = leader.mod_revision;
+                            let response = LeaderResponse {
+                                header: Some(member.header_at(revision)),
+                                kv: Some(key_value(leader)),
+                            };
+                            return Some((Ok(framed(&response)), (member, name, events, told)));
+                        }
+                        Ok(_) => {}
                     }
-                    Ok(_) => {}
+                    if events.next().await?.is_err() {
+                        return None;
+                    }
                 }
-                if events.next().await?.is_err() {
-                    return None;
-                }
-            }
-        })))
+            },
+        )))
     }
 }

@@ -103,16 +103,24 @@ impl Member {
             let index = self.view().read();
             (index.revision(), index.compacted())
         };
-        let wanted = u64::try_from(request.revision).ok().filter(|revision| *revision > 0).map(Revision);
+        let wanted = u64::try_from(request.revision)
+            .ok()
+            .filter(|revision| *revision > 0)
+            .map(Revision);
         if wanted.is_some_and(|wanted| wanted <= compacted && compacted > Revision(0)) {
             return Err(status::COMPACTED);
         }
         if wanted.is_some_and(|wanted| wanted > current) {
             return Err(status::FUTURE);
         }
+        // Before all revisions there is nothing.
+        let nothing = request.revision < 0;
         let view = self.view().clone();
         let (hash, compacted, revision) = blocking(move || {
-            let records = view.records(wanted);
+            let mut records = view.records(wanted);
+            if nothing {
+                records.records.clear();
+            }
             let revision = wanted.unwrap_or(records.pinned.revision);
             (hash::hash(&records), records.pinned.compacted, revision)
         })
@@ -121,7 +129,11 @@ impl Member {
             header: Some(self.header()),
             hash,
             // etcd counts from below 0.
-            compact_revision: if compacted == Revision(0) { -1 } else { compacted.0 as i64 },
+            compact_revision: if compacted == Revision(0) {
+                -1
+            } else {
+                compacted.0 as i64
+            },
             hash_revision: revision.0 as i64,
         })
     }
@@ -131,7 +143,7 @@ impl Member {
         let member = self.clone();
         let header = self.header();
         let file = blocking(move || backup::file(&member)).await?;
-        let mut left = file.len() + 32;
+        let mut left = file.bytes() + 32;
         let mut digest = Sha256::new();
         let mut header = Some(header);
         let mut answer = move |blob: Bytes| {

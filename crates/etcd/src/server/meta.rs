@@ -55,7 +55,9 @@ pub enum Change {
 
 impl Meta {
     pub async fn open(keyspace: Arc<dyn Keyspace>, random: &dyn Random) -> Result<Meta, keyspace::Error> {
-        let all = keyspace.range(Range::of(KeyRange::prefix("")), Options::default()).await?;
+        let all = keyspace
+            .range(Range::of(KeyRange::prefix("")), Options::default())
+            .await?;
         let mut state = State::default();
         let mut auth = Auth::default();
         for kv in all.items {
@@ -100,7 +102,10 @@ impl Meta {
     }
 
     /// What `decide` makes of what is known is durable when this returns.
-    pub async fn change<T>(&self, decide: impl FnOnce(&State) -> Result<(Vec<Change>, T), Status>) -> Result<T, Status> {
+    pub async fn change<T>(
+        &self,
+        decide: impl FnOnce(&State) -> Result<(Vec<Change>, T), Status>,
+    ) -> Result<T, Status> {
         let _changing = self.changing.lock().await;
         let (changes, answer) = decide(&self.state())?;
         if changes.is_empty() {
@@ -119,7 +124,11 @@ fn damaged(error: prost::DecodeError) -> keyspace::Error {
 }
 
 fn numbers(bytes: &[u8]) -> (u64, u64) {
-    let number = |at: usize| bytes[at..at + 8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+    let number = |at: usize| {
+        bytes[at..at + 8]
+            .iter()
+            .fold(0, |number, byte| number << 8 | u64::from(*byte))
+    };
     (number(0), number(8))
 }
 
@@ -163,4 +172,3 @@ fn apply(state: &mut State, change: Change) {
         Change::Role(name, None) => drop(auth.roles.remove(&name)),
     }
 }
-

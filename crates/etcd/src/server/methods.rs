@@ -274,16 +274,15 @@ pub fn both(member: &Arc<Member>, path: &str, requests: Messages, caller: Caller
 }
 
 /// A stream both ways whose requests are one, for the JSON gateway.
-pub async fn both_of_one(
-    member: &Arc<Member>,
-    path: &str,
-    message: Bytes,
-    caller: Caller,
-) -> Result<Outgoing, Status> {
+pub async fn both_of_one(member: &Arc<Member>, path: &str, message: Bytes, caller: Caller) -> Result<Outgoing, Status> {
     match path {
         WATCH => {
             let _: WatchRequest = decode(message.clone())?;
-            Ok(Box::pin(Session::new(member.clone(), caller, Messages::one_and_silence(&message))))
+            Ok(Box::pin(Session::new(
+                member.clone(),
+                caller,
+                Messages::one_and_silence(&message),
+            )))
         }
         KEEP_ALIVE => {
             auth::known(member, &caller)?;

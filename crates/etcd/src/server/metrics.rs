@@ -96,23 +96,46 @@ pub fn text(member: &Member) -> String {
     one("counter", "etcd_server_health_success", &healthy);
     one("gauge", "etcd_server_quota_backend_bytes", &member.options.quota_bytes);
     one("gauge", "etcd_mvcc_db_total_size_in_bytes", &storage.size_bytes);
-    one("gauge", "etcd_mvcc_db_total_size_in_use_in_bytes", &storage.in_use_bytes);
+    one(
+        "gauge",
+        "etcd_mvcc_db_total_size_in_use_in_bytes",
+        &storage.in_use_bytes,
+    );
     one("gauge", "etcd_debugging_mvcc_keys_total", &live);
     one("gauge", "etcd_debugging_mvcc_current_revision", &revision);
     one("gauge", "etcd_debugging_mvcc_compact_revision", &compacted);
     one("gauge", "etcd_debugging_mvcc_watcher_total", &metrics.watchers.get());
-    one("gauge", "etcd_debugging_mvcc_watch_stream_total", &metrics.watch_streams.get());
+    one(
+        "gauge",
+        "etcd_debugging_mvcc_watch_stream_total",
+        &metrics.watch_streams.get(),
+    );
     one("counter", "etcd_debugging_mvcc_events_total", &metrics.events.get());
-    one("counter", "etcd_debugging_lease_renewed_total", &metrics.keep_alives.get());
+    one(
+        "counter",
+        "etcd_debugging_lease_renewed_total",
+        &metrics.keep_alives.get(),
+    );
     let bytes = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    one("counter", "etcd_network_client_grpc_received_bytes_total", &bytes(&metrics.received_bytes));
-    one("counter", "etcd_network_client_grpc_sent_bytes_total", &bytes(&metrics.sent_bytes));
+    one(
+        "counter",
+        "etcd_network_client_grpc_received_bytes_total",
+        &bytes(&metrics.received_bytes),
+    );
+    one(
+        "counter",
+        "etcd_network_client_grpc_sent_bytes_total",
+        &bytes(&metrics.sent_bytes),
+    );
     let process = Process::read();
     one("gauge", "process_resident_memory_bytes", &process.resident_bytes);
     one("gauge", "process_virtual_memory_bytes", &process.virtual_bytes);
     one("counter", "process_cpu_seconds_total", &process.cpu_seconds);
     one("gauge", "process_open_fds", &process.open_files);
-    let _ = writeln!(out, "# TYPE etcd_server_version gauge\netcd_server_version{{server_version=\"{VERSION}\"}} 1");
+    let _ = writeln!(
+        out,
+        "# TYPE etcd_server_version gauge\netcd_server_version{{server_version=\"{VERSION}\"}} 1"
+    );
     handled(metrics, &mut out);
     out
 }
@@ -159,12 +182,19 @@ impl Process {
         let status = read("status");
         let kib = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) << 10
+            line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok())
+                .unwrap_or(0)
+                << 10
         };
         let stat = read("stat");
         // The program's name may have spaces; it ends at the last bracket.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
-        let ticks = |at: usize| fields.get(at).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0);
+        let ticks = |at: usize| {
+            fields
+                .get(at)
+                .and_then(|ticks| ticks.parse::<f64>().ok())
+                .unwrap_or(0.0)
+        };
         Process {
             resident_bytes: kib("VmRSS:"),
             virtual_bytes: kib("VmSize:"),

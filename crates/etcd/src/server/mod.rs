@@ -9,6 +9,7 @@ mod auth;
 mod auth_service;
 pub mod backup;
 mod cluster;
+pub mod compactor;
 mod grpc;
 mod hash;
 mod json;
@@ -28,5 +29,6 @@ mod read;
 pub mod status;
 mod watch;
 
+pub(crate) use grpc::framed;
 pub use listen::{CONNECTIONS_MAX, Doors, Listener, Members, serve};
 pub use member::{Member, MemberOptions, VERSION};

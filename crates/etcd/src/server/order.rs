@@ -52,7 +52,9 @@ impl Order {
     pub fn limit_before(&self) -> Option<usize> {
         // One more, because what is given is ordered before it is cut.
         let more = usize::from(self.sort.is_some());
-        self.limit.filter(|_| !self.reads_all).map(|limit| limit.saturating_add(more))
+        self.limit
+            .filter(|_| !self.reads_all)
+            .map(|limit| limit.saturating_add(more))
     }
 
     /// The answer depends on them, although it doesn't have them.
@@ -75,7 +77,11 @@ impl Order {
             if let Some((target, order)) = self.sort {
                 ranged.items.sort_by(|one, other| {
                     let ordering = compare(target, one, other);
-                    if order == SortOrder::Descend { ordering.reverse() } else { ordering }
+                    if order == SortOrder::Descend {
+                        ordering.reverse()
+                    } else {
+                        ordering
+                    }
                 });
             }
             ranged.more = false;

@@ -50,7 +50,10 @@ const GATEWAY: &[(&str, &str)] = &[
     ("/v3/maintenance/hash", "/etcdserverpb.Maintenance/Hash"),
     ("/v3/maintenance/hashkv", "/etcdserverpb.Maintenance/HashKV"),
     ("/v3/maintenance/snapshot", "/etcdserverpb.Maintenance/Snapshot"),
-    ("/v3/maintenance/transfer-leadership", "/etcdserverpb.Maintenance/MoveLeader"),
+    (
+        "/v3/maintenance/transfer-leadership",
+        "/etcdserverpb.Maintenance/MoveLeader",
+    ),
     ("/v3/maintenance/downgrade", "/etcdserverpb.Maintenance/Downgrade"),
     ("/v3/auth/enable", "/etcdserverpb.Auth/AuthEnable"),
     ("/v3/auth/disable", "/etcdserverpb.Auth/AuthDisable"),
@@ -81,7 +84,9 @@ const GATEWAY: &[(&str, &str)] = &[
 fn with(code: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::Plain(Some(body.into())));
     *response.status_mut() = code;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
@@ -145,9 +150,16 @@ async fn gateway(
     let wrong = |what: String| Status::new(Code::InvalidArgument, what);
     // A third more, for base64.
     let most = (member.options.request_bytes_max + OVERHEAD_BYTES) / 3 * 4;
-    let body = Limited::new(body, most).collect().await.map_err(|error| wrong(error.to_string()))?;
+    let body = Limited::new(body, most)
+        .collect()
+        .await
+        .map_err(|error| wrong(error.to_string()))?;
     let body = body.to_bytes();
-    let json = if body.is_empty() { json!({}) } else { serde_json::from_slice(&body).map_err(|error| wrong(error.to_string()))? };
+    let json = if body.is_empty() {
+        json!({})
+    } else {
+        serde_json::from_slice(&body).map_err(|error| wrong(error.to_string()))?
+    };
     let message = TYPES.request(method, &json).map_err(wrong)?;
     let broken = |what: String| Status::new(Code::Internal, what);
     let (_, kind) = methods::known(method).ok_or_else(|| methods::unknown(method))?;
@@ -177,7 +189,9 @@ async fn gateway(
         Ok(out.into())
     });
     let mut response = Response::new(Body::Lines(Box::pin(lines)));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
     Ok(response)
 }
 

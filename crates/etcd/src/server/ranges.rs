@@ -10,7 +10,10 @@ type End = Option<Bytes>;
 
 /// `granted` as etcd has them: a key and the end of its range, empty for the one key, `\0` for all from the key on.
 pub fn cover(granted: Vec<(Bytes, Bytes)>, keys: &KeyRange) -> bool {
-    let mut granted: Vec<(Bytes, End)> = granted.into_iter().map(|(key, end)| (key.clone(), end_of(&key, &end))).collect();
+    let mut granted: Vec<(Bytes, End)> = granted
+        .into_iter()
+        .map(|(key, end)| (key.clone(), end_of(&key, &end)))
+        .collect();
     granted.sort();
     let wanted: End = match &keys.end {
         Bound::Unbounded => None,
@@ -67,7 +70,16 @@ mod tests {
         assert!(!covers(&[], KeyRange::one("a")));
         assert!(covers(&[("a", "\0")], KeyRange::prefix("z")));
         assert!(!covers(&[("a", "")], KeyRange::prefix("a")));
-        assert!(covers(&[("\0", "\0")], KeyRange { start: "\0".into(), end: Bound::Unbounded }));
-        assert!(covers(&[("a", "b"), ("aa", "ab"), ("b", "c")], KeyRange::between("ab", "c")));
+        assert!(covers(
+            &[("\0", "\0")],
+            KeyRange {
+                start: "\0".into(),
+                end: Bound::Unbounded
+            }
+        ));
+        assert!(covers(
+            &[("a", "b"), ("aa", "ab"), ("b", "c")],
+            KeyRange::between("ab", "c")
+        ));
     }
 }

@@ -99,7 +99,11 @@ pub fn delete(request: DeleteRangeRequest) -> Result<Op, Status> {
 
 /// With at most `budget` operations.
 pub fn txn(request: TxnRequest, budget: usize) -> Result<(Txn, Shape), Status> {
-    let count = request.compare.len().max(request.success.len()).max(request.failure.len());
+    let count = request
+        .compare
+        .len()
+        .max(request.success.len())
+        .max(request.failure.len());
     if count > budget {
         return Err(status::TOO_MANY_OPS);
     }

@@ -10,10 +10,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, future::BoxFuture, stream::SelectAll, task::AtomicWaker};
-use keyspace::{
-    Delivered, Error, Event, KeyRange, Previous, Revision, Watch, Watching,
-    index::Commit,
-};
+use keyspace::{Delivered, Error, Event, KeyRange, Previous, Revision, Watch, Watching, index::Commit};
 use prost::Message;
 
 use super::{
@@ -26,8 +23,7 @@ use super::{
 };
 use crate::wire::{
     etcdserverpb::{
-        WatchCreateRequest, WatchRequest, WatchResponse, watch_create_request::FilterType,
-        watch_request::RequestUnion,
+        WatchCreateRequest, WatchRequest, WatchResponse, watch_create_request::FilterType, watch_request::RequestUnion,
     },
     mvccpb,
 };
@@ -133,7 +129,11 @@ impl Session {
     }
 
     fn create(&mut self, request: WatchCreateRequest) {
-        let key = if request.key.is_empty() { Bytes::from_static(b"\0") } else { request.key };
+        let key = if request.key.is_empty() {
+            Bytes::from_static(b"\0")
+        } else {
+            request.key
+        };
         let keys = read::keys(key, request.range_end);
         let header = self.member.header();
         let mut response = WatchResponse {
@@ -158,7 +158,11 @@ impl Session {
         let watch = Watch {
             keys: keys.clone(),
             from: (request.start_revision > 0).then_some(Revision(request.start_revision as u64)),
-            previous: if request.prev_kv { Previous::Return } else { Previous::Omit },
+            previous: if request.prev_kv {
+                Previous::Return
+            } else {
+                Previous::Omit
+            },
         };
         let previous = watch.previous;
         let view = self.member.view().clone();
@@ -363,7 +367,9 @@ impl Session {
                 return;
             }
         }
-        let events: Vec<_> = (commit.events.iter().filter(wanted)).map(|event| wire(event, entry.previous)).collect();
+        let events: Vec<_> = (commit.events.iter().filter(wanted))
+            .map(|event| wire(event, entry.previous))
+            .collect();
         let bytes = head.encoded_len() + events.iter().map(event_bytes).sum::<usize>();
         if !self.is_fragmented(entry, count, bytes) {
             head.events = events;

@@ -55,7 +55,11 @@ impl Index {
 
     /// Frees some of what was compacted; false when there is nothing left to do.
     pub fn prune(&mut self, commits_max: usize) -> bool {
-        let until = self.pinned.iter().min().map_or(self.compacted, |pinned| (*pinned).min(self.compacted));
+        let until = self
+            .pinned
+            .iter()
+            .min()
+            .map_or(self.compacted, |pinned| (*pinned).min(self.compacted));
         if self.pruned >= until {
             return false;
         }

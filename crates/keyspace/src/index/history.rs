@@ -102,7 +102,12 @@ impl History {
         limit: usize,
     ) -> Vec<Arc<Commit>> {
         let mut found = Vec::new();
-        found.extend(self.first.iter().filter(|commit| commit.revision >= from && commit.revision <= until).cloned());
+        found.extend(
+            self.first
+                .iter()
+                .filter(|commit| commit.revision >= from && commit.revision <= until)
+                .cloned(),
+        );
         let start = self.touched.partition_point(|touched| touched.revision < from);
         let mut at = start;
         while found.len() < limit
@@ -129,7 +134,10 @@ impl History {
         let mut commits = 0;
         let mut last = None;
         let start = self.touched.partition_point(|touched| touched.revision <= after);
-        let older = self.touched.range(start..).map(|touched| (touched.revision, &touched.key));
+        let older = self
+            .touched
+            .range(start..)
+            .map(|touched| (touched.revision, &touched.key));
         let start = self.whole.partition_point(|commit| commit.revision <= after);
         let newer = self.whole.range(start..);
         let newer = newer.flat_map(|commit| commit.events.iter().map(|event| (commit.revision, event.key())));
@@ -176,7 +184,11 @@ impl History {
 
     /// Makes the commit at `revision` last without the versions of its keys.
     pub fn keep_whole(&mut self, keys: &BTreeMap<Bytes, Versions>, revision: Revision) {
-        if self.touched.binary_search_by_key(&revision, |touched| touched.revision).is_err() {
+        if self
+            .touched
+            .binary_search_by_key(&revision, |touched| touched.revision)
+            .is_err()
+        {
             return;
         }
         let commit = self.commits(keys, revision, revision, 1).pop();
@@ -196,7 +208,10 @@ impl History {
         let (mut commits, mut bytes) = (self.len(), self.bytes);
         let mut until = None;
         let first = self.first.iter().map(|commit| (commit.revision, commit.bytes));
-        let touched = self.touched.iter().map(|touched| (touched.revision, touched.bytes as usize));
+        let touched = self
+            .touched
+            .iter()
+            .map(|touched| (touched.revision, touched.bytes as usize));
         let whole = self.whole.iter().map(|commit| (commit.revision, commit.bytes));
         let mut last = Revision(0);
         for (revision, size) in first.chain(touched).chain(whole) {

@@ -40,11 +40,11 @@ impl Leases {
         if id.0 == 0 {
             return Err(Error::Invalid("a lease's id must not be 0".into()));
         }
-        if self.contains(id) {
-            return Err(Error::LeaseExists(id));
-        }
         if ttl > LEASE_TTL_MAX {
             return Err(Error::Invalid("too large lease TTL".into()));
+        }
+        if self.contains(id) {
+            return Err(Error::LeaseExists(id));
         }
         if self.leases.len() >= LEASES_MAX {
             return Err(Error::NoSpace(format!("{LEASES_MAX} leases are granted")));

@@ -154,7 +154,9 @@ impl Versions {
 
     /// The version that one change made, and what was there before its revision.
     pub fn change(&self, revision: Revision, sub: u32) -> Option<(&Version, Option<&Version>)> {
-        let changed = self.all().find(|version| version.mod_revision == revision && version.sub == sub)?;
+        let changed = self
+            .all()
+            .find(|version| version.mod_revision == revision && version.sub == sub)?;
         Some((changed, self.at(Revision(revision.0 - 1))))
     }
 
