@@ -37,6 +37,7 @@ pub mod strategy;
 pub mod structural;
 pub mod table;
 pub mod validate;
+pub mod volumes;
 
 pub use object::Object;
 pub use plane::PlaneId;

@@ -96,6 +96,9 @@ resources! {
     CONTROLLER_REVISIONS = "apps" / "v1" "controllerrevisions" "ControllerRevision" Namespaced;
     JOBS = "batch" / "v1" "jobs" "Job" Namespaced;
     CRON_JOBS = "batch" / "v1" "cronjobs" "CronJob" Namespaced;
+    STORAGE_CLASSES = "storage.k8s.io" / "v1" "storageclasses" "StorageClass" Cluster;
+    POD_DISRUPTION_BUDGETS = "policy" / "v1" "poddisruptionbudgets" "PodDisruptionBudget" Namespaced;
+    PRIORITY_CLASSES = "scheduling.k8s.io" / "v1" "priorityclasses" "PriorityClass" Cluster;
     LEASES = "coordination.k8s.io" / "v1" "leases" "Lease" Namespaced;
     ENDPOINT_SLICES = "discovery.k8s.io" / "v1" "endpointslices" "EndpointSlice" Namespaced;
     CLUSTER_ROLES = "rbac.authorization.k8s.io" / "v1" "clusterroles" "ClusterRole" Cluster;

@@ -122,6 +122,11 @@ impl Cache {
             .filter_map(|key| self.objects.get_key_value(key))
     }
 
+    pub(crate) fn count_by_index(&self, index: &str, value: &str) -> usize {
+        let keys = self.indexes.get(index).and_then(|index| index.keys.get(value));
+        keys.map_or(0, BTreeSet::len)
+    }
+
     fn of_source(&self, source: &SourceId) -> impl Iterator<Item = (&ObjectKey, &Object)> {
         let first = PlaneKey {
             source: source.clone(),

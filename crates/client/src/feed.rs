@@ -7,7 +7,7 @@ use futures::{Stream, StreamExt};
 use world::World;
 
 use crate::{
-    Backoff, Error, Event, InformerOptions, Item, ListOptions, ObjectKey, Source, WatchOptions, client::PAGE_ITEMS,
+    Backoff, Error, Event, InformerOptions, Item, ListOptions, ObjectKey, Source, WatchOptions, collection::PAGE_ITEMS,
     informer::Shared,
 };
 

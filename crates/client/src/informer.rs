@@ -127,6 +127,11 @@ impl Informer {
             .collect()
     }
 
+    /// As many as [`Informer::by_index`] would give.
+    pub fn count_by_index(&self, index: &str, value: &str) -> usize {
+        self.shared.read().count_by_index(index, value)
+    }
+
     pub fn len(&self) -> usize {
         self.shared.read().len()
     }

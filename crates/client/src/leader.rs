@@ -136,23 +136,60 @@ fn plan(lease: Option<&Value>, unchanged_for: Duration, now: &str, options: &Lea
 impl Election {
     async fn run(&mut self, leads: &watch::Sender<bool>) {
         let mut renewed = self.world.clock.monotonic();
+        let clock = self.world.clock.clone();
         loop {
-            let begun = self.world.clock.monotonic();
-            match tokio::time::timeout(self.options.renew, self.attempt()).await {
-                Ok(Ok(true)) => {
+            let begun = clock.monotonic();
+            // A leader gives up when its renewals have failed for so long, not when the last attempt says so.
+            let left = if *leads.borrow() {
+                self.options.renew.saturating_sub(begun.saturating_sub(renewed))
+            } else {
+                self.options.renew
+            };
+            let attempt = tokio::select! {
+                attempt = self.attempt() => Some(attempt),
+                () = clock.sleep(left) => None,
+            };
+            match attempt {
+                Some(Ok(true)) => {
                     // Counted from before the request: the others count from when they see it.
                     renewed = begun;
                     leads.send_if_modified(|leads| !std::mem::replace(leads, true));
                 }
-                Ok(Ok(false)) => drop(leads.send_if_modified(|leads| std::mem::replace(leads, false))),
-                Ok(Err(error)) => tracing::debug!(%error, lease = self.options.name, "election"),
-                Err(_) => {}
+                Some(Ok(false)) => drop(leads.send_if_modified(|leads| std::mem::replace(leads, false))),
+                Some(Err(error)) => tracing::debug!(%error, lease = self.options.name, "election"),
+                None => {}
             }
-            let silent = self.world.clock.monotonic().saturating_sub(renewed);
+            let silent = clock.monotonic().saturating_sub(renewed);
             if silent >= self.options.renew {
                 leads.send_if_modified(|leads| std::mem::replace(leads, false));
             }
-            self.world.clock.sleep(self.options.retry).await;
+            let pause = self.pause();
+            let until_renewed = self.options.renew.saturating_sub(silent);
+            clock
+                .sleep(if *leads.borrow() {
+                    pause.min(until_renewed)
+                } else {
+                    pause
+                })
+                .await;
+        }
+    }
+
+    /// Between one and just over two retry periods for those that wait, as client-go's jitter has it, so that they do not
+    /// all come at once; a leader renews on time.
+    fn pause(&self) -> Duration {
+        const JITTER: f64 = 1.2;
+        let mut bytes = [0; 2];
+        self.world.random.fill(&mut bytes);
+        let fraction = f64::from(u16::from_le_bytes(bytes)) / f64::from(u16::MAX);
+        let holds = self
+            .seen
+            .as_ref()
+            .is_some_and(|(lease, _)| lease.tree()["spec"]["holderIdentity"] == self.options.identity);
+        if holds {
+            self.options.retry
+        } else {
+            self.options.retry.mul_f64(1.0 + JITTER * fraction)
         }
     }
 

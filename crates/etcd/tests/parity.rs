@@ -92,6 +92,7 @@ impl Asker {
                 value: self.one_of(&["", "1", "2", "3"]).into(),
                 lease: self.random.chance(15).then(|| self.lease()),
                 previous: self.previous(),
+                keep: Default::default(),
             }),
             5 | 6 => Op::Delete {
                 keys: self.keys(),

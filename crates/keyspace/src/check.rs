@@ -8,14 +8,11 @@ use bytes::Bytes;
 
 use crate::{Compare, Error, KeyRange, Op, Put, Range, Result, TXN_OPS_MAX, Txn, VALUE_BYTES_MAX, Watch};
 
-/// No key of Kubernetes comes near: a name has at most 253 bytes, a path of ours has four of them.
-pub const KEY_BYTES_MAX: usize = 8 << 10;
-
 /// All keys and values that one transaction puts. Bounds a record of the log and what a watcher gets at once.
 pub const TXN_BYTES_MAX: usize = 16 << 20;
 
 /// How deep transactions may be nested. etcd's limit follows from the budget of operations: each level takes one.
-const TXN_DEPTH_MAX: usize = 32;
+const TXN_DEPTH_MAX: usize = 128;
 
 pub fn range(range: &Range) -> Result<()> {
     keys(&range.keys)
@@ -30,8 +27,13 @@ pub fn watch(watch: &Watch) -> Result<()> {
 }
 
 pub fn txn(txn: &Txn) -> Result<()> {
+    txn_within(txn, TXN_OPS_MAX)
+}
+
+/// With at most `ops_max` operations.
+pub fn txn_within(txn: &Txn, ops_max: usize) -> Result<()> {
     let mut bytes = 0;
-    shape(txn, TXN_OPS_MAX, 0, &mut bytes)?;
+    shape(txn, ops_max, 0, &mut bytes)?;
     for branch in [&txn.success, &txn.failure] {
         if branch.len() > 1 {
             no_key_twice(branch)?;
@@ -84,16 +86,10 @@ fn put(put: &Put, bytes: &mut usize) -> Result<()> {
     if put.key.is_empty() {
         return Err(Error::Invalid("key is not provided".into()));
     }
-    if put.key.len() > KEY_BYTES_MAX {
-        return Err(Error::Invalid(format!(
-            "a key of {} bytes is too large; at most {KEY_BYTES_MAX} are taken",
-            put.key.len()
-        )));
-    }
     *bytes += put.key.len() + put.value.len();
-    if put.value.len() > VALUE_BYTES_MAX || *bytes > TXN_BYTES_MAX {
+    if put.key.len() + put.value.len() > VALUE_BYTES_MAX || *bytes > TXN_BYTES_MAX {
         return Err(Error::Invalid(format!(
-            "request is too large: a value may have {VALUE_BYTES_MAX} bytes, a transaction {TXN_BYTES_MAX}"
+            "request is too large: a key and its value may have {VALUE_BYTES_MAX} bytes, a transaction {TXN_BYTES_MAX}"
         )));
     }
     Ok(())

@@ -25,7 +25,7 @@ use world::{Clock, World};
 use crate::{
     Consistency, Content, Error, Event, Granted, KeyRange, Keyspace, LeaseId, LeaseState, OpResult, Options, Previous,
     Range, Ranged, Result, Revision, Txn, Txned, Watch, WatchStream, Watched, check,
-    index::{Change, Index, Limits},
+    index::{Change, Index, Item, Limits},
     view::View,
 };
 
@@ -177,6 +177,8 @@ async fn read_all(far: &dyn Keyspace, limits: Limits) -> Result<Index> {
         let at = *revision.get_or_insert(page.revision);
         items.extend(page.items);
         if !page.more {
+            // Which change of its revision each was, the far side doesn't tell; nobody asks a view for it.
+            let items = items.into_iter().map(|kv| Item { kv, sub: 0 });
             return Ok(Index::restored(limits, at, [], Duration::ZERO, items));
         }
     }

@@ -12,6 +12,7 @@ pub mod expiry;
 pub mod followed;
 mod hub;
 pub mod index;
+pub mod local;
 pub mod memory;
 pub mod suite;
 pub mod verbs;
@@ -20,6 +21,7 @@ mod watcher;
 
 pub use followed::Followed;
 pub use hub::WATCHERS_MAX;
+pub use local::{Local, Storage};
 pub use memory::MemoryKeyspace;
 pub use verbs::*;
-pub use watcher::{QUEUE_BYTES_MAX, QUEUE_COMMITS_MAX};
+pub use watcher::{Delivered, QUEUE_BYTES_MAX, QUEUE_COMMITS_MAX, Watching};

@@ -10,8 +10,8 @@ use tokio::{sync::Notify, task::JoinHandle};
 use world::World;
 
 use crate::{
-    Error, Granted, Keyspace, LeaseId, LeaseState, Options, Range, Ranged, Result, Revision, Txn, Txned, Watch,
-    WatchStream, check,
+    Error, Granted, Keyspace, LeaseId, LeaseState, Local, Options, Range, Ranged, Result, Revision, Storage, Txn,
+    Txned, Watch, WatchStream, check,
     expiry::{self, Next},
     index::{Index, Limits},
     view::View,
@@ -94,9 +94,9 @@ impl Keyspace for MemoryKeyspace {
         self.shared.view.range(&range)
     }
 
-    async fn txn(&self, txn: Txn, _options: Options) -> Result<Txned> {
+    async fn txn(&self, txn: Txn, options: Options) -> Result<Txned> {
         check::txn(&txn)?;
-        Ok(self.shared.stage(|index| index.stage(&txn))?.answer)
+        self.checked_txn(txn, options).await
     }
 
     async fn watch(&self, watch: Watch, _options: Options) -> Result<WatchStream> {
@@ -136,6 +136,34 @@ impl Keyspace for MemoryKeyspace {
     async fn lease_state(&self, id: LeaseId) -> Result<LeaseState> {
         let now = self.shared.world.clock.monotonic();
         self.shared.view.read().lease_state(id, now)
+    }
+}
+
+#[async_trait]
+impl Local for MemoryKeyspace {
+    fn view(&self) -> &Arc<View> {
+        &self.shared.view
+    }
+
+    async fn checked_txn(&self, txn: Txn, _options: Options) -> Result<Txned> {
+        Ok(self.shared.stage(|index| index.stage(&txn))?.answer)
+    }
+
+    fn storage(&self) -> Storage {
+        let index = self.shared.view.read();
+        Storage {
+            size_bytes: index.bytes() as u64,
+            in_use_bytes: index.bytes() as u64,
+            commits: index.revision().0,
+        }
+    }
+
+    async fn defragment(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn health(&self) -> Result<()> {
+        Ok(())
     }
 }
 

@@ -188,6 +188,19 @@ pub struct Put {
     pub value: Bytes,
     pub lease: Option<LeaseId>,
     pub previous: Previous,
+    pub keep: Keep,
+}
+
+/// What of the key a put leaves as it is; the key has to be there then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Keep {
+    #[default]
+    Nothing,
+    /// [`Put::value`] is not looked at.
+    Value,
+    /// [`Put::lease`] is not looked at.
+    Lease,
+    Both,
 }
 
 /// Whether an answer or event carries what was there before.
@@ -213,6 +226,7 @@ impl Op {
             value: value.into(),
             lease: None,
             previous: Previous::Omit,
+            keep: Keep::Nothing,
         })
     }
 

@@ -46,6 +46,12 @@ impl View {
         self.read().range(range)
     }
 
+    /// The same without looking beyond the limit: [`Ranged::count`] is that of the items.
+    pub fn page(&self, range: &Range) -> Result<Ranged> {
+        check::range(range)?;
+        self.read().page(range)
+    }
+
     /// What is staged becomes visible to readers, then to watchers.
     pub fn publish(&self) {
         self.write().publish();
@@ -73,6 +79,12 @@ impl View {
     }
 
     pub fn watch(self: &Arc<View>, watch: Watch) -> Result<WatchStream> {
+        let (watching, _) = self.watch_commits(watch.clone())?;
+        Ok(watching.map(move |item| item.map(|item| item.told(&watch))).boxed())
+    }
+
+    /// The same with commits as they are, and the revision at which the watch was made.
+    pub fn watch_commits(self: &Arc<View>, watch: Watch) -> Result<(Watching, Revision)> {
         check::watch(&watch)?;
         let mut hub = self.hub();
         let index = self.read();
@@ -89,7 +101,7 @@ impl View {
         let watcher = Arc::new(Watcher::new(watch, current));
         let id = hub.add(&watcher)?;
         drop(hub);
-        Ok(Watching::new(self.clone(), watcher, id).boxed())
+        Ok((Watching::new(self.clone(), watcher, id), current))
     }
 
     pub fn request_progress(&self) {

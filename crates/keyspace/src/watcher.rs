@@ -34,7 +34,7 @@ pub(crate) struct Watcher {
 
 struct State {
     mode: Mode,
-    queue: VecDeque<Item>,
+    queue: VecDeque<Delivered>,
     queue_bytes: usize,
     /// Commits before it are not for this watcher.
     next: Revision,
@@ -52,8 +52,12 @@ enum Mode {
     Ended(Error),
 }
 
-enum Item {
+/// What a watch is given, before anything is made of it.
+#[derive(Debug)]
+pub enum Delivered {
+    /// Some of its events are for the watch.
     Commit(Arc<Commit>),
+    /// As [`Watched::Progress`].
     Progress(Revision),
 }
 
@@ -102,7 +106,7 @@ impl Watcher {
             state.begins = false;
             // Nothing can have been queued before: commits before `next` are not taken.
             let after = state.before_next();
-            state.queue.push_front(Item::Progress(after));
+            state.queue.push_front(Delivered::Progress(after));
             state.wake();
         }
     }
@@ -115,7 +119,7 @@ impl Watcher {
         if state.begins {
             state.begins = false;
             let after = state.before_next();
-            state.queue.push_back(Item::Progress(after));
+            state.queue.push_back(Delivered::Progress(after));
         }
         if state.queue.len() >= QUEUE_COMMITS_MAX || state.queue_bytes >= QUEUE_BYTES_MAX {
             state.mode = Mode::Behind(commit.revision);
@@ -123,7 +127,7 @@ impl Watcher {
         }
         state.next = Revision(commit.revision.0 + 1);
         state.queue_bytes += commit.bytes;
-        state.queue.push_back(Item::Commit(commit.clone()));
+        state.queue.push_back(Delivered::Commit(commit.clone()));
         state.wake();
     }
 
@@ -138,10 +142,10 @@ impl Watcher {
                 let revision = revision.max(state.before_next());
                 // Those that nobody has taken would only pile up. The first one, which is alone in saying where the
                 // watch begins, is taken before anything else.
-                if state.queue.len() > 1 && matches!(state.queue.back(), Some(Item::Progress(_))) {
+                if state.queue.len() > 1 && matches!(state.queue.back(), Some(Delivered::Progress(_))) {
                     state.queue.pop_back();
                 }
-                state.queue.push_back(Item::Progress(revision));
+                state.queue.push_back(Delivered::Progress(revision));
                 state.wake();
             }
         }
@@ -154,20 +158,26 @@ impl Watcher {
             state.wake();
         }
     }
+}
 
-    /// What of a commit is for this watcher.
-    fn events(&self, commit: &Commit) -> Option<Watched> {
-        let events: Vec<Event> = (commit.events.iter())
-            .filter(|event| self.watch.keys.contains(event.key()))
-            .map(|event| match self.watch.previous {
+impl Delivered {
+    /// As the verbs tell it.
+    pub(crate) fn told(self, watch: &Watch) -> Watched {
+        let commit = match self {
+            Delivered::Progress(revision) => return Watched::Progress { revision },
+            Delivered::Commit(commit) => commit,
+        };
+        let events = (commit.events.iter())
+            .filter(|event| watch.keys.contains(event.key()))
+            .map(|event| match watch.previous {
                 Previous::Return => event.clone(),
                 Previous::Omit => without_previous(event),
             })
             .collect();
-        (!events.is_empty()).then_some(Watched::Events {
+        Watched::Events {
             revision: commit.revision,
             events,
-        })
+        }
     }
 }
 
@@ -199,13 +209,14 @@ impl State {
 
 /// What the stream found when it looked.
 enum Found {
-    Item(Option<Result<Watched>>),
+    Item(Result<Delivered>),
     Nothing,
     /// Nothing queued; the history is to be read from here.
     History(Revision),
 }
 
-pub(crate) struct Watching {
+/// The stream of one watch.
+pub struct Watching {
     view: Arc<View>,
     watcher: Arc<Watcher>,
     id: u64,
@@ -213,7 +224,7 @@ pub(crate) struct Watching {
 }
 
 impl Watching {
-    pub fn new(view: Arc<View>, watcher: Arc<Watcher>, id: u64) -> Watching {
+    pub(crate) fn new(view: Arc<View>, watcher: Arc<Watcher>, id: u64) -> Watching {
         Watching {
             view,
             watcher,
@@ -222,21 +233,28 @@ impl Watching {
         }
     }
 
+    /// It yields [`Delivered::Progress`] with at least the answer's revision soon, behind the events before it. `None` if
+    /// the watch is to begin later than now: it can tell nothing yet.
+    pub fn request_progress(&self) -> Option<Revision> {
+        let hub = self.view.hub();
+        let dispatched = hub.dispatched();
+        if self.watcher.waits_to_begin() {
+            return None;
+        }
+        self.watcher.offer_progress(dispatched);
+        Some(dispatched)
+    }
+
     fn take(&self, context: &mut Context<'_>) -> Found {
         let mut state = self.watcher.state();
-        while let Some(item) = state.queue.pop_front() {
-            match item {
-                Item::Progress(revision) => return Found::Item(Some(Ok(Watched::Progress { revision }))),
-                Item::Commit(commit) => {
-                    state.queue_bytes -= commit.bytes;
-                    if let Some(watched) = self.watcher.events(&commit) {
-                        return Found::Item(Some(Ok(watched)));
-                    }
-                }
+        if let Some(item) = state.queue.pop_front() {
+            if let Delivered::Commit(commit) = &item {
+                state.queue_bytes -= commit.bytes;
             }
+            return Found::Item(Ok(item));
         }
         match &state.mode {
-            Mode::Ended(error) => Found::Item(Some(Err(error.clone()))),
+            Mode::Ended(error) => Found::Item(Err(error.clone())),
             Mode::Behind(next) => Found::History(*next),
             Mode::Live => {
                 state.waker = Some(context.waker().clone());
@@ -263,7 +281,7 @@ impl Watching {
                 .any(|event| self.watcher.keys().contains(event.key()))
             {
                 state.queue_bytes += commit.bytes;
-                state.queue.push_back(Item::Commit(commit));
+                state.queue.push_back(Delivered::Commit(commit));
             }
         }
         state.next = next;
@@ -284,7 +302,7 @@ impl Watching {
             state.mode = Mode::Live;
             state.next = next;
             if std::mem::take(&mut state.progress_wanted) {
-                state.queue.push_back(Item::Progress(Revision(next.0 - 1)));
+                state.queue.push_back(Delivered::Progress(Revision(next.0 - 1)));
             }
         }
         true
@@ -292,9 +310,9 @@ impl Watching {
 }
 
 impl Stream for Watching {
-    type Item = Result<Watched>;
+    type Item = Result<Delivered>;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Watched>>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Delivered>>> {
         if self.done {
             return Poll::Ready(None);
         }
@@ -302,8 +320,8 @@ impl Stream for Watching {
             let next = match self.take(context) {
                 Found::Nothing => return Poll::Pending,
                 Found::Item(item) => {
-                    self.done = matches!(item, Some(Err(_)));
-                    return Poll::Ready(item);
+                    self.done = item.is_err();
+                    return Poll::Ready(Some(item));
                 }
                 Found::History(next) => next,
             };

@@ -10,6 +10,7 @@ mod planes;
 mod platform;
 mod pods;
 mod report;
+mod store;
 mod usage;
 
 use std::path::PathBuf;
@@ -29,6 +30,8 @@ pub enum Bench {
     Pods(pods::Options),
     /// Memory and processor time of a platform with two tenants that nobody uses
     Idle(idle::Options),
+    /// Puts, gets, ranges, transactions, watches and leases a second, of one or two running stores or etcds
+    Store(store::Options),
 }
 
 /// What all of them take.
@@ -60,6 +63,7 @@ pub fn run(command: Bench) -> anyhow::Result<()> {
         Bench::Pods(options) => measure(&options.common.clone(), async |platform| {
             pods::run(&options, platform).await
         }),
+        Bench::Store(options) => runtime()?.block_on(store::run(&options))?.print(options.output),
         Bench::Idle(options) => measure(&options.common.clone(), async |platform| {
             idle::run(&options, platform).await
         }),

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{bench, down, image, tenant, up};
+use crate::{bench, down, image, standalone_store, tenant, up};
 
 #[derive(Parser)]
 #[command(
@@ -33,6 +33,8 @@ pub enum Command {
     /// Measure this program on this machine
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Serve the etcd v3 API from this machine's disk
+    Store(Box<standalone_store::Store>),
 }
 
 #[derive(Args, Clone)]
@@ -158,6 +160,7 @@ impl Command {
             Command::Tenant(command) => tenant::run(command),
             Command::Image(command) => image::run(command),
             Command::Bench(command) => bench::run(command),
+            Command::Store(command) => standalone_store::run(*command),
         }
     }
 }

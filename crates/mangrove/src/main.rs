@@ -12,6 +12,7 @@ mod down;
 mod image;
 mod platform;
 mod progress;
+mod standalone_store;
 mod tenant;
 mod up;
 mod usage;

@@ -31,6 +31,23 @@ pub fn requested(spec: &Value) -> Amounts {
     running
 }
 
+/// What a container that asks for nothing is taken to need, for scoring alone; upstream's numbers.
+const ASSUMED: [(&str, i64); 2] = [("cpu", 100), ("memory", 200 << 20)];
+
+/// As [`requested`], with [`ASSUMED`] for what the containers leave open.
+pub fn assumed(spec: &Value) -> Amounts {
+    let mut all = requested(spec);
+    for container in list(&spec["containers"]) {
+        let asks = of_container(container);
+        for (name, amount) in ASSUMED {
+            if !asks.contains_key(name) {
+                *all.entry(name.to_owned()).or_default() += amount;
+            }
+        }
+    }
+    all
+}
+
 fn of_container(container: &Value) -> Amounts {
     amounts(&container["resources"]["requests"])
 }
@@ -92,7 +109,7 @@ pub fn host_ports(spec: &Value) -> Vec<(String, String, i64)> {
         .collect()
 }
 
-pub(crate) fn list(value: &Value) -> &[Value] {
+pub fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 

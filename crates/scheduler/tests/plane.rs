@@ -182,7 +182,11 @@ async fn a_pod_that_fits_nowhere_says_why_and_goes_when_room_comes() {
     house.pod("second", "600m", |_| {}).await;
 
     let event = house.event("FailedScheduling").await;
-    assert_eq!(event.tree()["message"], "0/1 nodes are available: 1 Insufficient cpu.");
+    assert_eq!(
+        event.tree()["message"],
+        "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: \
+         1 No preemption victims found for incoming pod."
+    );
     let condition = until("the Pod says so too", || async {
         let pod = house
             .client
@@ -282,5 +286,150 @@ async fn no_node_is_given_more_than_it_has_however_many_pods_come_at_once() {
             "{node}"
         );
     }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_more_important_pod_makes_room_for_itself() {
+    let house = House::open().await;
+    house.node("a", "1").await;
+    for (name, value) in [("low", 1), ("high", 100)] {
+        let class = json!({"metadata": {"name": name}, "value": value});
+        house
+            .client
+            .create(&resource::PRIORITY_CLASSES, None, &class)
+            .await
+            .unwrap();
+    }
+    let running = house.start();
+    house
+        .pod("cheap", "800m", |pod| pod["spec"]["priorityClassName"] = "low".into())
+        .await;
+    house.bound("cheap").await;
+
+    house
+        .pod("dear", "800m", |pod| pod["spec"]["priorityClassName"] = "high".into())
+        .await;
+
+    let victim = until("the cheap one is asked to go", || async {
+        let pod = house
+            .client
+            .get(&resource::PODS, Some("default"), "cheap")
+            .await
+            .unwrap();
+        pod.is_deleting().then_some(pod)
+    })
+    .await;
+    let conditions = victim.tree()["status"]["conditions"].as_array().unwrap();
+    assert!(
+        conditions
+            .iter()
+            .any(|condition| condition["type"] == "DisruptionTarget")
+    );
+    until("its place is promised", || async {
+        let pod = house
+            .client
+            .get(&resource::PODS, Some("default"), "dear")
+            .await
+            .unwrap();
+        (pod.tree()["status"]["nominatedNodeName"] == "a").then_some(())
+    })
+    .await;
+    house.event("Preempted").await;
+    let at_once = DeleteOptions {
+        grace_seconds: Some(0),
+        ..DeleteOptions::default()
+    };
+    house
+        .client
+        .delete(&resource::PODS, Some("default"), "cheap", &at_once)
+        .await
+        .unwrap();
+    assert_eq!(house.bound("dear").await, "a");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_gated_pod_waits_until_its_gates_are_taken_away() {
+    let house = House::open().await;
+    house.node("a", "1").await;
+    let running = house.start();
+    house
+        .pod("gated", "100m", |pod| {
+            pod["spec"]["schedulingGates"] = json!([{"name": "example.com/wait"}])
+        })
+        .await;
+    until("it says so", || async {
+        let pod = house
+            .client
+            .get(&resource::PODS, Some("default"), "gated")
+            .await
+            .unwrap();
+        (pod.tree()["status"]["conditions"][0]["reason"] == "SchedulingGated").then_some(())
+    })
+    .await;
+
+    let open = Patch::Merge(json!({"spec": {"schedulingGates": []}}));
+    house
+        .client
+        .patch(&resource::PODS, Some("default"), "gated", &open)
+        .await
+        .unwrap();
+
+    assert_eq!(house.bound("gated").await, "a");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_is_bound_when_the_volume_is_there_that_was_asked_for_its_node() {
+    let house = House::open().await;
+    house.node("a", "1").await;
+    let class = json!({"metadata": {"name": "late"}, "provisioner": "example.com/disks",
+        "volumeBindingMode": "WaitForFirstConsumer"});
+    house
+        .client
+        .create(&resource::STORAGE_CLASSES, None, &class)
+        .await
+        .unwrap();
+    let claim = json!({"metadata": {"name": "data"}, "spec": {"storageClassName": "late",
+        "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    let claims = &resource::PERSISTENT_VOLUME_CLAIMS;
+    house.client.create(claims, Some("default"), &claim).await.unwrap();
+    let running = house.start();
+    house
+        .pod("user", "100m", |pod| {
+            pod["spec"]["volumes"] = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]);
+        })
+        .await;
+
+    let asked = until("a volume is asked for", || async {
+        let claim = house.client.get(claims, Some("default"), "data").await.unwrap();
+        (claim.annotation("volume.kubernetes.io/selected-node") == Some("a")).then_some(claim)
+    })
+    .await;
+    let pod = house
+        .client
+        .get(&resource::PODS, Some("default"), "user")
+        .await
+        .unwrap();
+    assert!(pod.tree()["spec"]["nodeName"].is_null());
+
+    let volume = json!({"metadata": {"name": "pv"}, "spec": {"storageClassName": "late", "hostPath": {"path": "/x"},
+        "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"},
+        "claimRef": {"namespace": "default", "name": "data", "uid": asked.uid()}}});
+    house
+        .client
+        .create(&resource::PERSISTENT_VOLUMES, None, &volume)
+        .await
+        .unwrap();
+    let bound = Patch::Merge(json!({"spec": {"volumeName": "pv"},
+        "metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}}}));
+    house
+        .client
+        .patch(claims, Some("default"), "data", &bound)
+        .await
+        .unwrap();
+
+    assert_eq!(house.bound("user").await, "a");
     running.stop().await;
 }

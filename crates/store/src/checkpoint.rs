@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use keyspace::index::compaction::Pinned;
+use keyspace::{Revision, index::compaction::Pinned};
 
 use crate::{
     engine::{Engine, Space, lock},
@@ -17,6 +17,9 @@ use crate::{
 
 /// Keys that are read under one hold of a keyspace's lock.
 const SLICE_KEYS: usize = 1000;
+
+/// Commits that are read under one hold.
+const SLICE_COMMITS: usize = 1000;
 
 /// The thread.
 pub(crate) fn run(engine: Arc<Engine>) {
@@ -64,7 +67,9 @@ fn make(engine: &Engine) -> io::Result<u64> {
             bytes += snapshot(engine, &space)?;
         }
     }
-    lock(&engine.committer).log.remove_before(kept_from)?;
+    let mut committer = lock(&engine.committer);
+    committer.log.remove_before(kept_from)?;
+    engine.sizes.log_bytes.store(committer.log.bytes(), Ordering::Relaxed);
     Ok(bytes)
 }
 
@@ -80,10 +85,11 @@ fn snapshot(engine: &Engine, space: &Space) -> io::Result<u64> {
         (name, space.view.write().pin())
     };
     let written = write(engine, space, name, &pinned);
-    space.view.write().unpin();
+    space.view.write().unpin(pinned.base);
     space.view.prune();
     let bytes = written?;
     space.snapshot_frame.store(name.sequence, Ordering::Release);
+    space.snapshot_bytes.store(bytes, Ordering::Relaxed);
     if before > 0 && before != name.sequence {
         let old = Name {
             sequence: before,
@@ -108,16 +114,24 @@ fn write(engine: &Engine, space: &Space, name: Name, pinned: &Pinned) -> io::Res
                 return Err(io::Error::other("the store is being closed"));
             }
             let (items, last) = space.view.read().slice(pinned.base, after.as_ref(), SLICE_KEYS);
-            for kv in &items {
-                writer.item(kv)?;
+            for item in &items {
+                writer.item(item)?;
             }
             match last {
                 Some(last) => after = Some(last),
                 None => break,
             }
         }
-        for commit in &pinned.commits {
-            writer.commit(space.id, commit)?;
+        let mut next = Revision(pinned.base.0 + 1);
+        while next <= pinned.revision {
+            let commits = space.view.read().commits(next, SLICE_COMMITS);
+            for commit in commits.iter().take_while(|commit| commit.revision <= pinned.revision) {
+                writer.commit(space.id, commit)?;
+            }
+            match commits.last() {
+                Some(last) => next = Revision(last.revision.0 + 1),
+                None => break,
+            }
         }
         let bytes = writer.end()?;
         disk.rename(&unfinished, &path)?;

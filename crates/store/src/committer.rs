@@ -173,6 +173,8 @@ impl Committer {
                 Err(AppendError::Failed(error)) => engine.fail(format!("a file of the log can't be made: {error}")),
             }
         }
+        engine.sizes.log_bytes.store(self.log.bytes(), Ordering::Relaxed);
+        engine.sizes.commits.store(self.log.last_sequence(), Ordering::Relaxed);
         let due = engine.checkpoints.due_at_bytes.load(Ordering::Acquire);
         if self.log.bytes() >= due {
             engine.checkpoints.ask();
@@ -277,6 +279,7 @@ impl Batch<'_> {
             view: View::new(Index::new(self.engine.limits)),
             last_frame: 0.into(),
             snapshot_frame: 0.into(),
+            snapshot_bytes: 0.into(),
         });
         record::put_created(self.frame, space.id, name);
         self.created.push(space.clone());

@@ -36,6 +36,7 @@ pub(crate) struct Space {
     pub last_frame: AtomicU64,
     /// Everything up to this frame is in its snapshot.
     pub snapshot_frame: AtomicU64,
+    pub snapshot_bytes: AtomicU64,
 }
 
 impl Space {
@@ -113,6 +114,14 @@ pub(crate) struct Engine {
     pub committer: Mutex<Committer>,
     failed: Mutex<Option<Error>>,
     pub checkpoints: Checkpoints,
+    pub sizes: Sizes,
+}
+
+/// As last seen, for whoever asks how large the store is.
+#[derive(Default)]
+pub(crate) struct Sizes {
+    pub log_bytes: AtomicU64,
+    pub commits: AtomicU64,
 }
 
 /// When a checkpoint is due, and that one is asked for.
@@ -195,6 +204,7 @@ impl Engine {
             committer: Mutex::new(committer),
             failed: Mutex::default(),
             checkpoints: Checkpoints::new(due_at_bytes),
+            sizes: Sizes::default(),
         }
     }
 

@@ -7,9 +7,9 @@ pub enum OpenError {
     /// End the other process, or take another directory.
     #[error("the data directory {dir} is in use{}", pid.map_or(String::new(), |pid| format!(" by process {pid}")))]
     InUse { dir: PathBuf, pid: Option<u32> },
-    /// Use the newer version of the program.
-    #[error("{file} has format version {found}, this program knows versions up to {known}")]
-    NewerFormat { file: PathBuf, found: u32, known: u32 },
+    /// Use the version of the program that wrote it, or a newer one; before the first release older formats are not read.
+    #[error("{file} has format version {found}, this program knows version {known}")]
+    OtherFormat { file: PathBuf, found: u32, known: u32 },
     /// What was durable is damaged: restore a backup. Nothing was changed on the disk.
     #[error("{file} is damaged at byte {offset}: {what}")]
     Corrupt { file: PathBuf, offset: u64, what: String },

@@ -1,14 +1,22 @@
 //! One keyspace of a store: reads from its index, writes through the committer.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    thread,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use keyspace::{
-    Error, Granted, Keyspace, LeaseId, LeaseState, Op, Options, Range, Ranged, Result, Revision, Txn, Txned, Watch,
-    WatchStream, check,
+    Error, Granted, Keyspace, LeaseId, LeaseState, Local, Op, Options, Range, Ranged, Result, Revision, Storage, Txn,
+    Txned, Watch, WatchStream, check, view::View,
 };
+use tokio::sync::oneshot;
 
-use crate::engine::{Answer, Engine, Space, What, Work};
+use crate::{
+    checkpoint,
+    engine::{Answer, Engine, Space, What, Work},
+};
 
 pub(crate) struct DiskKeyspace {
     pub engine: Arc<Engine>,
@@ -55,11 +63,7 @@ impl Keyspace for DiskKeyspace {
 
     async fn txn(&self, txn: Txn, options: Options) -> Result<Txned> {
         check::txn(&txn)?;
-        let bytes = bytes(&txn);
-        match self.submit(Work::Txn(txn), bytes, options.timeout).await? {
-            Answer::Txned(answer) => Ok(answer),
-            other => Err(unexpected(other)),
-        }
+        self.checked_txn(txn, options).await
     }
 
     async fn watch(&self, watch: Watch, _options: Options) -> Result<WatchStream> {
@@ -96,5 +100,68 @@ impl Keyspace for DiskKeyspace {
 
     async fn lease_state(&self, id: LeaseId) -> Result<LeaseState> {
         self.space.view.read().lease_state(id, self.now())
+    }
+}
+
+#[async_trait]
+impl Local for DiskKeyspace {
+    fn view(&self) -> &Arc<View> {
+        &self.space.view
+    }
+
+    async fn checked_txn(&self, txn: Txn, options: Options) -> Result<Txned> {
+        let bytes = bytes(&txn);
+        match self.submit(Work::Txn(txn), bytes, options.timeout).await? {
+            Answer::Txned(answer) => Ok(answer),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    async fn begin_compaction(&self, revision: Revision) -> Result<()> {
+        self.submit(Work::Compact(revision), 0, None).await?;
+        let space = self.space.clone();
+        let spawned = thread::Builder::new()
+            .name("store-prune".to_owned())
+            .spawn(move || space.view.prune());
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "no thread to free what was compacted; the next commits do it");
+        }
+        Ok(())
+    }
+
+    fn storage(&self) -> Storage {
+        let sizes = &self.engine.sizes;
+        let snapshots: u64 = self
+            .engine
+            .all_spaces()
+            .iter()
+            .map(|space| space.snapshot_bytes.load(Ordering::Relaxed))
+            .sum();
+        Storage {
+            size_bytes: snapshots + sizes.log_bytes.load(Ordering::Relaxed),
+            in_use_bytes: self.space.view.read().bytes() as u64,
+            commits: sizes.commits.load(Ordering::Relaxed),
+        }
+    }
+
+    async fn defragment(&self) -> Result<()> {
+        let engine = self.engine.clone();
+        let (done, answer) = oneshot::channel();
+        // Of its own, because it blocks for as long as the disk needs for all there is.
+        let spawned = thread::Builder::new()
+            .name("store-defragment".to_owned())
+            .spawn(move || {
+                let _ = done.send(checkpoint::checkpoint(&engine));
+            });
+        let failed = |error: std::io::Error| Error::Unavailable(format!("no snapshot could be made: {error}"));
+        spawned.map_err(failed)?;
+        let made = answer
+            .await
+            .map_err(|_| Error::Unavailable("the store was closed".into()))?;
+        made.map_err(failed)
+    }
+
+    fn health(&self) -> Result<()> {
+        self.engine.health()
     }
 }

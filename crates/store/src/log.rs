@@ -9,6 +9,10 @@ use world::{DiskFile, World};
 
 use crate::segment::{self, FRAME_HEADER_BYTES, HEADER_BYTES, Header};
 
+/// A frame longer than this part of the room that is made at once makes its own: the zeros would cost as much as they
+/// spare.
+const ROOM_FRAMES_MIN: usize = 8;
+
 pub(crate) struct Log {
     dir: PathBuf,
     world: World,
@@ -16,6 +20,10 @@ pub(crate) struct Log {
     header: Header,
     /// Where the next frame goes.
     offset: u64,
+    /// Up to where the file is known to have room.
+    room_until: u64,
+    /// What room is made of.
+    room: Vec<u8>,
     next_sequence: u64,
     first_number: u64,
     /// Bytes in files before the current one.
@@ -38,6 +46,7 @@ impl Log {
         next_sequence: u64,
         first_number: u64,
         older_bytes: u64,
+        room_bytes: usize,
     ) -> io::Result<Log> {
         let (file, header) = create(dir, world, number, next_sequence)?;
         Ok(Log {
@@ -46,6 +55,8 @@ impl Log {
             file,
             header,
             offset: HEADER_BYTES as u64,
+            room_until: HEADER_BYTES as u64,
+            room: vec![0; room_bytes],
             next_sequence,
             first_number: first_number.min(number),
             older_bytes,
@@ -82,6 +93,7 @@ impl Log {
             // What was written of it is no good frame, and is cut away for good: the next one must not be behind it, nor
             // the file be the last but one with a torn end.
             let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            self.room_until = self.offset;
             return Err(
                 match self.file.set_size(self.offset).and_then(|()| self.file.sync_data()) {
                     Ok(()) if full => AppendError::Full(error),
@@ -89,10 +101,16 @@ impl Log {
                 },
             );
         }
+        let end = self.offset + frame.len() as u64;
+        if end > self.room_until && frame.len() * ROOM_FRAMES_MIN <= self.room.len() {
+            // Without room it goes on more slowly, that is all.
+            let made = self.file.write_at(end, &self.room);
+            self.room_until = made.map_or(end, |()| end + self.room.len() as u64);
+        }
         // An error here is final: the system may have dropped what it could not write, and would say that all is well
         // when asked again.
         self.file.sync_data().map_err(AppendError::Failed)?;
-        self.offset += frame.len() as u64;
+        self.offset = end;
         self.next_sequence += 1;
         Ok(sequence)
     }
@@ -103,7 +121,9 @@ impl Log {
         match create(&self.dir, &self.world, number, self.next_sequence) {
             Ok((file, header)) => {
                 self.older_bytes += self.offset;
+                self.trim();
                 self.offset = HEADER_BYTES as u64;
+                self.room_until = self.offset;
                 self.file = file;
                 self.header = header;
                 Ok(())
@@ -120,6 +140,13 @@ impl Log {
                     Err(_) => AppendError::Failed(error),
                 })
             }
+        }
+    }
+
+    /// Gives back the room that no frame needed. If it can't be, zeros are no harm.
+    pub fn trim(&mut self) {
+        if self.room_until > self.offset && self.file.set_size(self.offset).is_ok() {
+            self.room_until = self.offset;
         }
     }
 

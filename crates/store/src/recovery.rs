@@ -24,6 +24,7 @@ use crate::{
     record::{self, Record, SpaceId},
     segment::{self, BadHeader, FORMAT_VERSION, HEADER_BYTES, Header},
     snapshot::{self, Name, ReadError},
+    store::StoreOptions,
 };
 
 pub(crate) struct Recovered {
@@ -40,6 +41,7 @@ struct Loaded {
     index: Index,
     last_frame: u64,
     snapshot_frame: u64,
+    snapshot_bytes: u64,
 }
 
 struct Recovery<'a> {
@@ -54,12 +56,13 @@ struct Recovery<'a> {
     to_cut: Option<(PathBuf, u64)>,
 }
 
-pub(crate) fn recover(dir: &Path, world: &World, limits: Limits) -> Result<Recovered, OpenError> {
+pub(crate) fn recover(options: &StoreOptions) -> Result<Recovered, OpenError> {
+    let StoreOptions { dir, world, .. } = options;
     let names = world.disk.list(dir).map_err(OpenError::io(dir))?;
     let mut recovery = Recovery {
         dir,
         world,
-        limits,
+        limits: options.limits,
         now: world.clock.monotonic(),
         spaces: BTreeMap::new(),
         next_sequence: 1,
@@ -72,7 +75,7 @@ pub(crate) fn recover(dir: &Path, world: &World, limits: Limits) -> Result<Recov
     let unfinished = names.iter().filter(|name| name.ends_with(UNFINISHED));
     recovery.to_remove.extend(unfinished.map(|name| dir.join(name)));
     recovery.clean().map_err(OpenError::io(dir))?;
-    recovery.finish(files)
+    recovery.finish(files, options.room_bytes)
 }
 
 /// The files of the log that stay.
@@ -112,7 +115,7 @@ impl Recovery<'_> {
                     path: path.clone(),
                     source,
                 },
-                ReadError::Newer(found) => newer(&path, found),
+                ReadError::Other(found) => other_format(&path, found),
                 ReadError::Damaged { offset, what } => self.corrupt(&path, offset, what),
             })?;
             let loaded = Loaded {
@@ -120,6 +123,7 @@ impl Recovery<'_> {
                 index: index(self.limits, self.now, read),
                 last_frame: name.sequence,
                 snapshot_frame: name.sequence,
+                snapshot_bytes: file.size().map_err(OpenError::io(&path))?,
             };
             self.spaces.insert(name.space, loaded);
         }
@@ -137,7 +141,7 @@ impl Recovery<'_> {
             let bytes = self.read_file(&path).map_err(OpenError::io(&path))?;
             let header = match Header::decode(&bytes) {
                 Ok(header) => header,
-                Err(BadHeader::Newer(found)) => return Err(newer(&path, found)),
+                Err(BadHeader::Other(found)) => return Err(other_format(&path, found)),
                 // The power went while the file was made: before its header was durable it can have nothing else.
                 Err(BadHeader::Damaged) if is_last && bytes.len() <= HEADER_BYTES => {
                     self.to_remove.push(path);
@@ -172,6 +176,10 @@ impl Recovery<'_> {
         let mut offset = HEADER_BYTES;
         while offset < bytes.len() {
             let Some(frame) = segment::frame(bytes, offset, header.nonce) else {
+                if bytes[offset..].iter().all(|byte| *byte == 0) {
+                    // Should good frames be missing after all, the next file's first sequence tells.
+                    return Ok(offset);
+                }
                 if let Some(after) = segment::frame_after(bytes, offset, header.nonce) {
                     let what = format!("a commit is damaged, and good ones follow from byte {after} on");
                     return Err(self.corrupt(path, offset as u64, what));
@@ -204,6 +212,7 @@ impl Recovery<'_> {
                     index: Index::new(self.limits),
                     last_frame: sequence,
                     snapshot_frame: 0,
+                    snapshot_bytes: 0,
                 });
                 continue;
             }
@@ -252,7 +261,7 @@ impl Recovery<'_> {
         disk.sync_dir(self.dir)
     }
 
-    fn finish(self, files: Files) -> Result<Recovered, OpenError> {
+    fn finish(self, files: Files, room_bytes: usize) -> Result<Recovered, OpenError> {
         let last_space = self.spaces.keys().last().map_or(0, |id| id.0);
         let look_at = (self.spaces.values())
             .filter_map(|loaded| loaded.index.next_lease_expiry())
@@ -266,6 +275,7 @@ impl Recovery<'_> {
                 view: View::new(loaded.index),
                 last_frame: loaded.last_frame.into(),
                 snapshot_frame: loaded.snapshot_frame.into(),
+                snapshot_bytes: loaded.snapshot_bytes.into(),
             }));
         }
         // Never on in an old file: its end is known to be good now, and stays so.
@@ -278,6 +288,7 @@ impl Recovery<'_> {
             self.next_sequence,
             first_number,
             files.bytes,
+            room_bytes,
         )
         .map_err(OpenError::io(self.dir.join(segment::file_name(number))))?;
         Ok(Recovered {
@@ -290,8 +301,8 @@ impl Recovery<'_> {
     }
 }
 
-fn newer(path: &Path, found: u32) -> OpenError {
-    OpenError::NewerFormat {
+fn other_format(path: &Path, found: u32) -> OpenError {
+    OpenError::OtherFormat {
         file: path.to_owned(),
         found,
         known: FORMAT_VERSION,

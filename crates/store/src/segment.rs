@@ -7,12 +7,13 @@
 //!
 //! A frame is written only after the one before it is durable. So what is wrong behind the last good frame is a torn
 //! write that nobody was told of, and is cut; but if a good frame follows what is wrong, then something durable is
-//! damaged, and that is refused. The nonce is why no value that somebody stores can look like a frame.
+//! damaged, and that is refused. The nonce is why no value that somebody stores can look like a frame. Zeros up to the end
+//! of a file are room that was made before it was needed.
 
 use std::path::PathBuf;
 
 /// Of all files of a data directory. A change of any of them raises it.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 pub(crate) const HEADER_BYTES: usize = 40;
 pub(crate) const FRAME_HEADER_BYTES: usize = 20;
@@ -32,7 +33,8 @@ pub(crate) struct Header {
 
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum BadHeader {
-    Newer(u32),
+    /// Of another format version.
+    Other(u32),
     Damaged,
 }
 
@@ -61,8 +63,8 @@ impl Header {
             return Err(BadHeader::Damaged);
         }
         let version = u32_at(bytes, 8).ok_or(BadHeader::Damaged)?;
-        if version > FORMAT_VERSION {
-            return Err(BadHeader::Newer(version));
+        if version != FORMAT_VERSION {
+            return Err(BadHeader::Other(version));
         }
         let header = bytes.get(..HEADER_BYTES).ok_or(BadHeader::Damaged)?;
         if u32_at(header, 36) != Some(crc32c::crc32c(&header[..36])) {
@@ -155,7 +157,7 @@ mod tests {
         }
         let mut newer = good;
         newer[8] = 9;
-        assert_eq!(Header::decode(&newer), Err(BadHeader::Newer(9)));
+        assert_eq!(Header::decode(&newer), Err(BadHeader::Other(9)));
     }
 
     #[test]

@@ -12,8 +12,8 @@ use std::{io, path::PathBuf};
 
 use bytes::Bytes;
 use keyspace::{
-    Event, Granted, KeyValue, Revision,
-    index::{Change, Commit, compaction::Pinned},
+    Event, Granted, Revision,
+    index::{Change, Commit, Item, compaction::Pinned},
 };
 use world::DiskFile;
 
@@ -118,9 +118,10 @@ impl Writer {
         }
     }
 
-    pub fn item(&mut self, kv: &KeyValue) -> io::Result<()> {
+    pub fn item(&mut self, item: &Item) -> io::Result<()> {
         self.block.push(ITEM);
-        record::put_item(&mut self.block, kv, self.base);
+        record::put_item(&mut self.block, &item.kv, self.base);
+        put_number(&mut self.block, item.sub.into());
         self.items += 1;
         self.flush_if_long()
     }
@@ -170,15 +171,19 @@ pub(crate) struct Read {
     pub compacted: Revision,
     pub revision: Revision,
     pub leases: Vec<Granted>,
-    pub items: Vec<KeyValue>,
+    pub items: Vec<Item>,
     pub base_commit: Option<Commit>,
     pub commits: Vec<(Revision, Vec<Change>)>,
 }
 
 pub(crate) enum ReadError {
     Io(io::Error),
-    Newer(u32),
-    Damaged { offset: u64, what: &'static str },
+    /// Of another format version.
+    Other(u32),
+    Damaged {
+        offset: u64,
+        what: &'static str,
+    },
 }
 
 impl From<io::Error> for ReadError {
@@ -194,7 +199,7 @@ pub(crate) fn read(file: &dyn DiskFile) -> Result<Read, ReadError> {
         return Err(damaged(0, "it is no snapshot"));
     }
     match u32_at(&start, 8) {
-        Some(version) if version > FORMAT_VERSION => return Err(ReadError::Newer(version)),
+        Some(version) if version != FORMAT_VERSION => return Err(ReadError::Other(version)),
         _ => {}
     }
     let mut read = Read {
@@ -245,7 +250,10 @@ impl Read {
                     self.revision = Revision(reader.number()?);
                 }
                 LEASE => self.leases.push(record::granted(&mut reader)?),
-                ITEM => self.items.push(record::item(&mut reader, self.base)?),
+                ITEM => self.items.push(Item {
+                    kv: record::item(&mut reader, self.base)?,
+                    sub: u32::try_from(reader.number()?).map_err(|_| Malformed("a number of a change is too large"))?,
+                }),
                 BASE => self.base_commit = Some(self.read_base_commit(&mut reader)?),
                 COMMIT => match record::read(&mut reader)? {
                     (_, Record::Commit { revision, changes }) => self.commits.push((revision, changes)),

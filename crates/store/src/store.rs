@@ -6,13 +6,16 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use keyspace::{Error, Keyspace, Result, index::Limits};
+use keyspace::{
+    Error, Keyspace, Local, Result, Revision,
+    index::{Index, Limits},
+};
 use world::{DiskLock, LockError, World};
 
 use crate::{
     checkpoint,
     committer::{self, Committer},
-    engine::{Answer, Engine, SPACE_NAME_BYTES_MAX, What},
+    engine::{Answer, Engine, SPACE_NAME_BYTES_MAX, What, lock},
     error::OpenError,
     keyspace_on_disk::DiskKeyspace,
     recovery::{Recovered, recover},
@@ -32,6 +35,9 @@ pub struct StoreOptions {
     pub segment_bytes: u64,
     /// The log is cut when it has grown by this much, or by as much as the snapshots take if that is more.
     pub checkpoint_bytes: u64,
+    /// Room that is made in the log before it is needed: a sync of bytes that a file had already is only that of the
+    /// bytes, and not also of its size and of where its blocks are.
+    pub room_bytes: usize,
     pub commits: Commits,
 }
 
@@ -43,6 +49,7 @@ impl StoreOptions {
             limits: Limits::default(),
             segment_bytes: 64 << 20,
             checkpoint_bytes: 128 << 20,
+            room_bytes: 256 << 10,
             commits: Commits::OwnThread,
         }
     }
@@ -98,7 +105,7 @@ impl Store {
                 source,
             },
         })?;
-        let recovered = recover(dir, world, options.limits)?;
+        let recovered = recover(&options)?;
         let Recovered {
             spaces,
             log,
@@ -130,6 +137,11 @@ impl Store {
 
     /// The keyspace of that name, made durably if there is none.
     pub async fn keyspace(&self, name: &str) -> Result<Arc<dyn Keyspace>> {
+        Ok(self.local(name).await?)
+    }
+
+    /// The same for who serves it to others.
+    pub async fn local(&self, name: &str) -> Result<Arc<dyn Local>> {
         if name.is_empty() || name.len() > SPACE_NAME_BYTES_MAX {
             let what = format!(
                 "a keyspace's name has 1 to {SPACE_NAME_BYTES_MAX} bytes, not {}",
@@ -152,6 +164,28 @@ impl Store {
             engine: self.engine.clone(),
             space,
         }))
+    }
+
+    /// A keyspace as somebody else kept it, in place of a fresh one. Durable when this returns; blocks until then. Nobody
+    /// may use the keyspace meanwhile.
+    pub async fn load(&self, name: &str, index: Index) -> Result<()> {
+        self.keyspace(name).await?;
+        let space = self
+            .engine
+            .space(name)
+            .ok_or_else(|| Error::Failed("a keyspace was made and is not there".into()))?;
+        if space.view.read().head() > Revision(1) {
+            return Err(Error::Invalid(format!(
+                "the keyspace {name} has something in it already"
+            )));
+        }
+        if let Some(at) = index.next_lease_expiry() {
+            self.engine.look_no_later_than(at);
+        }
+        let replaced = Error::Unavailable("the keyspace was restored from a snapshot".into());
+        space.view.replace(index, replaced);
+        self.checkpoint()
+            .map_err(|error| Error::NoSpace(format!("the snapshot can't be written: {error}")))
     }
 
     /// Names of all keyspaces, sorted.
@@ -191,5 +225,6 @@ impl Drop for Store {
             let _ = thread.join();
         }
         self.engine.close();
+        lock(&self.engine.committer).log.trim();
     }
 }

@@ -79,6 +79,7 @@ async fn a_restart_keeps_everything() {
             value: "1".into(),
             lease: Some(lease.id),
             previous: Previous::Omit,
+            keep: Default::default(),
         };
         write(&b, vec![Op::delete("z")]).await.unwrap();
         if checkpoints {
@@ -217,17 +218,17 @@ async fn ten_commits(dir: &Path) -> std::path::PathBuf {
 }
 
 #[tokio::test]
-async fn a_newer_format_is_refused() {
+async fn another_format_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = ten_commits(dir.path()).await;
     let mut bytes = fs::read(&file).unwrap();
-    bytes[8] = 2;
+    bytes[8] = 3;
     fs::write(&file, bytes).unwrap();
 
     let error = open(dir.path()).err().unwrap();
 
     assert!(
-        matches!(error, OpenError::NewerFormat { found: 2, known: 1, .. }),
+        matches!(error, OpenError::OtherFormat { found: 3, known: 2, .. }),
         "{error}"
     );
 }
@@ -260,7 +261,7 @@ async fn a_torn_end_is_cut_and_damage_before_it_is_refused() {
                     "nothing was changed"
                 );
             }
-            Err(OpenError::NewerFormat { .. }) => assert!((8..12).contains(&at)),
+            Err(OpenError::OtherFormat { .. }) => assert!((8..12).contains(&at)),
             Err(other) => panic!("{other}"),
         }
     }

@@ -7,11 +7,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use api::{
     Object,
-    resource::{NODES, PODS},
+    resource::{LEASES, NODES, PODS},
 };
 use client::{
     Client, DeleteOptions, Informer, InformerOptions, ObjectKey, Outcome, Patch, PlaneKey, Sources, Tasks, WorkQueue,
@@ -28,6 +29,10 @@ const CAPACITY: [(&str, &str); 4] = [
     ("pods", "110"),
     ("ephemeral-storage", "10Gi"),
 ];
+
+/// As an agent of ours does.
+const LEASE_EVERY: Duration = Duration::from_secs(10);
+const LEASE_NAMESPACE: &str = "kube-node-lease";
 
 /// A node; it is gone from the plane's point of view when this is dropped only in that it does nothing any more.
 pub struct FakeNode {
@@ -71,6 +76,7 @@ impl FakeNode {
             next_address: AtomicU32::new(Ipv4Addr::new(10, 244, 0, 2).into()),
             lingers: AtomicBool::new(false),
         });
+        tasks.spawn(beat(kubelet.client.clone(), name.to_owned(), world.clone()));
         let handler = kubelet.clone();
         client::run(&tasks, "fake node", &queue, WORKERS, move |key| {
             let kubelet = handler.clone();
@@ -122,6 +128,23 @@ impl Kubelet {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(Outcome::Done),
         }
+    }
+}
+
+/// Says that the node lives, until dropped.
+async fn beat(client: Client, name: String, world: World) {
+    for beat in 0u64.. {
+        let spec = json!({"holderIdentity": name, "leaseDurationSeconds": 40,
+            "renewTime": format!("2026-01-01T00:00:00.{beat:06}Z")});
+        let patch = Patch::Merge(json!({"spec": spec}));
+        let renewed = client.patch(&LEASES, Some(LEASE_NAMESPACE), &name, &patch).await;
+        if renewed.is_err_and(|error| error.is_not_found()) {
+            let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                "metadata": {"name": name, "namespace": LEASE_NAMESPACE}, "spec": spec});
+            // One that fails is made up for by the next.
+            let _ = client.create(&LEASES, Some(LEASE_NAMESPACE), &lease).await;
+        }
+        world.clock.sleep(LEASE_EVERY).await;
     }
 }
 

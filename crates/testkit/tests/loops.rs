@@ -47,6 +47,7 @@ async fn start() -> Loops {
             planes.sources([planes.root_source(), planes.shared_source()]),
             controllers::Options {
                 root_ca: Arc::new(|_| Box::pin(async { None })),
+                clusters: controllers::Clusters::only(planes.root.clone(), "/volumes"),
                 world: world.clone(),
             },
         ),

@@ -100,6 +100,7 @@ impl<'a> Place<'a> {
             value: object.bytes().clone(),
             lease,
             previous: Previous::Omit,
+            keep: Default::default(),
         });
         self.write(planes, guard, op, beside).await
     }

@@ -2,12 +2,16 @@
 
 mod fake;
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::RefCell,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use api::resource::PODS;
 use client::{Change, Informer, InformerOptions, Notice, Source, SourceId, Sources, Subscription};
 use fake::Fake;
-use world::World;
+use world::{World, sim::SimClock};
 
 fn sources(fakes: &[(&str, &Fake)]) -> Sources {
     let source = |(name, fake): &(&str, &Fake)| Source::Shared {
@@ -156,18 +160,48 @@ async fn absence_is_proven_only_while_the_source_is_watched() {
 
 #[tokio::test]
 async fn a_source_that_is_away_is_not_stormed() {
-    let fake = Fake::new();
+    const INFORMERS: usize = 20;
+    let (fake, clock) = (Fake::new(), Arc::new(SimClock::new()));
     fake.go_away(true);
-    let _informer = Informer::start(&sources(&[("one", &fake)]), PODS, InformerOptions::default());
-
-    tokio::time::sleep(Duration::from_secs(2)).await;
-
-    // Delays of 0.1, 0.2, 0.4, 0.8 s at most, half of that at least.
-    assert!(
-        (2..=8).contains(&fake.requests()),
-        "{} requests in two seconds",
+    let world = World {
+        clock: clock.clone(),
+        ..World::real()
+    };
+    let source = Source::Shared {
+        id: SourceId::new("one"),
+        client: fake.client(),
+    };
+    let sources = Sources::new(world, [source]);
+    let start = || Informer::start(&sources, PODS, InformerOptions::default());
+    let informers: Vec<Informer> = std::iter::repeat_with(start).take(INFORMERS).collect();
+    let at_once = RefCell::new(Vec::new());
+    let pass = async |seconds: u64| {
+        for _ in 0..seconds * 10 {
+            let before = fake.requests();
+            clock.advance(Duration::from_millis(100));
+            for _ in 0..50 {
+                tokio::task::yield_now().await;
+            }
+            at_once.borrow_mut().push(fake.requests() - before);
+        }
         fake.requests()
+    };
+
+    let first = pass(60).await;
+    let second = pass(600).await - first;
+
+    // Delays of 0.1, 0.2, 0.4, ... 30 s at most, half of that at least.
+    assert!(first <= INFORMERS * 14, "{first} requests in the first minute");
+    assert!(
+        (INFORMERS * 20..=INFORMERS * 41).contains(&second),
+        "{second} in ten minutes"
     );
+    let late = at_once.borrow().iter().skip(600).max().copied().unwrap();
+    assert!(late <= INFORMERS / 2, "{late} come within a tenth of a second");
+
+    fake.go_away(false);
+    pass(31).await;
+    assert!(informers.iter().all(|informer| informer.synced(&SourceId::new("one"))));
 }
 
 #[tokio::test]

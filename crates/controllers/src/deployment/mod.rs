@@ -12,7 +12,6 @@ use std::sync::Arc;
 use api::{
     Object,
     resource::{DEPLOYMENTS, REPLICA_SETS},
-    selector::LabelSelector,
 };
 use client::{
     Client, DeleteOptions, Error, EventRecorder, EventType, Informer, ObjectKey, Outcome, Patch, Sources, Tasks,
@@ -21,9 +20,9 @@ use serde_json::{Value, json};
 use world::World;
 
 use crate::{
-    fairness,
+    claims, fairness,
     informers::Informers,
-    ownership::{self, BY_CONTROLLER, ORPHANS},
+    ownership::{self, BY_CONTROLLER},
     pods, time,
 };
 use plan::{Observed, Step};
@@ -53,7 +52,7 @@ pub fn start(sources: &Sources, informers: &Informers, world: &World, tasks: &Ta
     });
     client::enqueue(tasks, deployments, &queue, |key, _| vec![key.clone()], Vec::new);
     let (concerned, all) = (deployments.clone(), deployments.clone());
-    let of_set = move |key: &ObjectKey, set: &Object| deployments_of(&concerned, key, set);
+    let of_set = move |key: &ObjectKey, set: &Object| claims::owners_of(&concerned, key, set);
     client::enqueue(tasks, sets, &queue, of_set, move || all.keys());
     // Only `Recreate` waits for Pods themselves: for the last old one to end.
     let (watched, all) = (shared.clone(), deployments.clone());
@@ -63,22 +62,6 @@ pub fn start(sources: &Sources, informers: &Informers, world: &World, tasks: &Ta
         let shared = shared.clone();
         async move { shared.reconcile(&key).await }
     });
-}
-
-fn deployments_of(deployments: &Informer, key: &ObjectKey, set: &Object) -> Vec<ObjectKey> {
-    if ownership::controller_of(set).is_some() {
-        return ownership::owner_key(key, set, &DEPLOYMENTS.kind).into_iter().collect();
-    }
-    let matching = deployments
-        .list(&key.plane, key.namespace())
-        .into_iter()
-        .filter(|deployment| selector(deployment).is_some_and(|selector| selector.matches_object(set)));
-    matching.map(|deployment| key.sibling(deployment.name())).collect()
-}
-
-fn selector(deployment: &Object) -> Option<LabelSelector> {
-    let selector = LabelSelector::from_json(&deployment.tree()["spec"]["selector"]).ok()?;
-    (!selector.is_everything()).then_some(selector)
 }
 
 fn recreates(deployment: &Object) -> bool {
@@ -107,11 +90,13 @@ impl Deployments {
         let Some(deployment) = self.deployments.get(key) else {
             return Ok(Outcome::Done);
         };
-        let Some(selector) = selector(&deployment) else {
+        let Some(selector) = claims::selector(&deployment) else {
             return Ok(Outcome::Done);
         };
         let client = self.sources.client(&key.plane)?;
-        let sets = self.claim(&client, key, &deployment, &selector).await?;
+        let owner = (&deployment, &DEPLOYMENTS);
+        let sets = claims::claimed(&client, key, owner, &selector, (&self.sets, &REPLICA_SETS)).await?;
+        let sets: Vec<Set> = sets.iter().map(Set::of).collect();
         let observed = Observed {
             old_pods_run: recreates(&deployment) && self.old_pods_run(key, &deployment, &sets),
             sets,
@@ -141,25 +126,6 @@ impl Deployments {
             )?;
         }
         Ok(plan.look_again.map_or(Outcome::Done, Outcome::After))
-    }
-
-    async fn claim(
-        &self,
-        client: &Client,
-        key: &ObjectKey,
-        deployment: &Object,
-        selector: &LabelSelector,
-    ) -> Result<Vec<Set>, Error> {
-        let owned = self
-            .sets
-            .by_index(BY_CONTROLLER, &ownership::of_uid(&key.plane, deployment.uid()));
-        let orphans = self
-            .sets
-            .by_index(ORPHANS, &ownership::of_namespace(&key.plane, &key.namespace));
-        let candidates = owned.into_iter().chain(orphans).map(|(_, set)| set);
-        let claims = ownership::claim(deployment, selector, candidates);
-        let owned = ownership::settle(client, deployment, &DEPLOYMENTS, &REPLICA_SETS, claims).await?;
-        Ok(owned.iter().map(Set::of).collect())
     }
 
     fn old_pods_run(&self, key: &ObjectKey, deployment: &Object, sets: &[Set]) -> bool {

@@ -8,23 +8,12 @@ use client::{Client, Error, Informer, InformerOptions, Sources};
 use crate::{informers::Informers, ownership};
 
 /// Built-in kinds that own or are owned in practice. Others are looked up when an owner is one of them.
-const WATCHED: [(&str, &str); 22] = [
+const WATCHED: [(&str, &str); 11] = [
     ("", "configmaps"),
     ("", "secrets"),
-    ("", "serviceaccounts"),
-    ("", "persistentvolumeclaims"),
-    ("", "persistentvolumes"),
-    ("", "replicationcontrollers"),
-    ("", "nodes"),
-    ("apps", "controllerrevisions"),
-    ("apps", "statefulsets"),
-    ("apps", "daemonsets"),
-    ("batch", "jobs"),
-    ("batch", "cronjobs"),
     ("coordination.k8s.io", "leases"),
     ("networking.k8s.io", "ingresses"),
     ("networking.k8s.io", "networkpolicies"),
-    ("policy", "poddisruptionbudgets"),
     ("autoscaling", "horizontalpodautoscalers"),
     ("rbac.authorization.k8s.io", "roles"),
     ("rbac.authorization.k8s.io", "rolebindings"),

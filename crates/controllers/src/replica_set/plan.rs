@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use api::Object;
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use crate::{pods, time};
+use crate::{
+    pod_control::Failure,
+    pod_template::{self, Name},
+    pods, time,
+};
 
 /// Pods made or deleted in one pass at most, as upstream's `BurstReplicas`.
 pub const BURST_MAX: usize = 500;
@@ -55,24 +59,8 @@ pub fn min_ready_seconds(set: &Object) -> i64 {
 
 /// The Pod that a set makes; the server completes its name.
 pub fn pod(set: &Object, owner: Value) -> Value {
-    let template = &set.tree()["spec"]["template"];
-    let mut metadata = Map::new();
-    for field in ["labels", "annotations", "finalizers"] {
-        if let Some(value) = template["metadata"].get(field).filter(|value| !value.is_null()) {
-            metadata.insert(field.to_owned(), value.clone());
-        }
-    }
-    metadata.insert("generateName".to_owned(), json!(format!("{}-", set.name())));
-    metadata.insert("ownerReferences".to_owned(), json!([owner]));
-    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]})
-}
-
-/// Why the last pass failed, for the condition `ReplicaFailure`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Failure {
-    /// `FailedCreate` or `FailedDelete`.
-    pub reason: &'static str,
-    pub message: String,
+    let name = Name::BeginsWith(format!("{}-", set.name()));
+    pod_template::pod(&set.tree()["spec"]["template"], name, owner)
 }
 
 /// The status to write, as a merge patch, or `None` if it stands; and when to look again for Pods that become available.

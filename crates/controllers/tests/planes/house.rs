@@ -102,6 +102,7 @@ impl House {
                 let text = format!("CA of {}", plane.plane);
                 Box::pin(async move { Some(text) })
             }),
+            clusters: controllers::Clusters::new(|plane: &PlaneKey| plane.source.as_str() == "own", "/volumes"),
             world: world.clone(),
         };
         let nodes = Tasks::new();
@@ -149,7 +150,8 @@ pub async fn until<T, F: Future<Output = Option<T>>>(waiting_for: &str, mut what
         .unwrap_or_else(|_| panic!("waited in vain until {waiting_for}"))
 }
 
-/// Every Pod runs and is ready at once, unless its image is `broken`; a Pod that is deleted goes.
+/// Every Pod runs and is ready at once, unless its image is `broken`; one of a Job ends instead, badly if it is `broken` and
+/// well if it is `done`. A Pod that is deleted goes.
 fn play_nodes(tasks: &Tasks, sources: &Sources) {
     let pods = Informer::start(sources, resource::PODS, InformerOptions::default());
     let sources = sources.clone();
@@ -172,13 +174,9 @@ fn play_nodes(tasks: &Tasks, sources: &Sources) {
                     let _ = client
                         .delete(&resource::PODS, key.namespace(), &key.name, &options)
                         .await;
-                } else if pod.tree()["status"]["phase"] != "Running" {
+                } else if pod.tree()["status"]["phase"] == "Pending" {
                     serial += 1;
-                    let broken = pod.tree()["spec"]["containers"][0]["image"] == "broken";
-                    let patch = Patch::Merge(json!({"metadata": {"uid": pod.uid()}, "status": {
-                        "phase": "Running", "podIP": format!("10.244.{}.{}", serial / 250, serial % 250 + 1),
-                        "conditions": [{"type": "Ready", "status": if broken { "False" } else { "True" },
-                            "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}));
+                    let patch = Patch::Merge(json!({"metadata": {"uid": pod.uid()}, "status": played(&pod, serial)}));
                     let _ = client
                         .patch_sub(&resource::PODS, key.namespace(), &key.name, "status", &patch)
                         .await;
@@ -186,6 +184,24 @@ fn play_nodes(tasks: &Tasks, sources: &Sources) {
             }
         }
     });
+}
+
+fn played(pod: &Object, serial: u32) -> Value {
+    let spec = &pod.tree()["spec"];
+    let image = spec["containers"][0]["image"].as_str().unwrap_or("");
+    let ends = spec["restartPolicy"] == "Never";
+    let phase = match image {
+        "done" if ends => "Succeeded",
+        "broken" if ends => "Failed",
+        _ => "Running",
+    };
+    let ready = if image == "broken" || phase != "Running" {
+        "False"
+    } else {
+        "True"
+    };
+    json!({"phase": phase, "podIP": format!("10.244.{}.{}", serial / 250, serial % 250 + 1),
+        "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": "2026-01-01T00:00:00Z"}]})
 }
 
 pub fn deployment(name: &str, replicas: u32, image: &str) -> Value {

@@ -1,5 +1,7 @@
 //! An etcd of Debian's (package `etcd-server`) on loopback, for one test.
 
+#![allow(dead_code, reason = "each test uses its part")]
+
 use std::{
     io::{BufRead, BufReader},
     net::TcpListener,
@@ -18,11 +20,14 @@ pub struct Etcd {
 
 impl Etcd {
     pub fn start() -> Option<Etcd> {
+        Etcd::start_in(tempfile::tempdir().expect("a folder"))
+    }
+
+    pub fn start_in(dir: tempfile::TempDir) -> Option<Etcd> {
         if !std::path::Path::new(ETCD).exists() {
             println!("skipped: there is no {ETCD} (Debian's package etcd-server)");
             return None;
         }
-        let dir = tempfile::tempdir().expect("a folder");
         let url = || {
             let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
             format!("http://{}", free.local_addr().expect("an address"))

@@ -37,14 +37,14 @@ impl Leases {
     }
 
     pub fn grant(&mut self, id: LeaseId, ttl: Duration, now: Duration) -> Result<Granted> {
-        if id.0 <= 0 {
-            return Err(Error::Invalid(format!("a lease's id must be above 0, not {}", id.0)));
-        }
-        if self.contains(id) {
-            return Err(Error::LeaseExists(id));
+        if id.0 == 0 {
+            return Err(Error::Invalid("a lease's id must not be 0".into()));
         }
         if ttl > LEASE_TTL_MAX {
             return Err(Error::Invalid("too large lease TTL".into()));
+        }
+        if self.contains(id) {
+            return Err(Error::LeaseExists(id));
         }
         if self.leases.len() >= LEASES_MAX {
             return Err(Error::NoSpace(format!("{LEASES_MAX} leases are granted")));
@@ -112,6 +112,10 @@ impl Leases {
     pub fn expired(&self, now: Duration, limit: usize) -> Vec<LeaseId> {
         let due = self.by_expiry.iter().take_while(|(at, _)| *at <= now);
         due.take(limit).map(|(_, id)| *id).collect()
+    }
+
+    pub fn by_expiry(&self) -> Vec<LeaseId> {
+        self.by_expiry.iter().map(|(_, id)| *id).collect()
     }
 
     pub fn all(&self) -> Vec<Granted> {

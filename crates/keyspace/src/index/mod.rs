@@ -5,25 +5,30 @@
 //! are decided on what is staged, reads see what is published. Staged writes can be rolled back until then.
 
 pub mod compaction;
+mod history;
 mod leases;
+pub mod records;
 mod stage;
 mod versions;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     ops::Bound,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use bytes::Bytes;
 use world::Random;
 
-use crate::{Content, Error, Event, Granted, KeyRange, KeyValue, LeaseId, LeaseState, Range, Ranged, Result, Revision};
+use crate::{
+    Content, Error, Event, Granted, KeyRange, KeyValue, LeaseId, LeaseState, Previous, Range, Ranged, Result, Revision,
+};
 
 pub use leases::{LEASE_TTL_MAX, LEASE_TTL_MIN, LEASES_MAX};
 pub use stage::Staged;
 
+use history::History;
 use leases::{Lease, Leases};
 use versions::{Version, Versions};
 
@@ -55,6 +60,8 @@ pub struct Commit {
     /// Each with what was there before.
     pub events: Vec<Event>,
     pub bytes: usize,
+    /// What a layer above makes of the events for all watchers alike, made once; see [`Commit::made`].
+    made: [OnceLock<Bytes>; 2],
 }
 
 impl Commit {
@@ -64,7 +71,13 @@ impl Commit {
             revision,
             events,
             bytes,
+            made: Default::default(),
         }
+    }
+
+    /// All events as bytes, with or without what was there before; `make` is called by the first who asks.
+    pub fn made(&self, previous: Previous, make: impl FnOnce() -> Bytes) -> &Bytes {
+        self.made[usize::from(previous == Previous::Return)].get_or_init(make)
     }
 }
 
@@ -84,6 +97,14 @@ pub enum Change {
     Delete(Bytes),
 }
 
+/// A key as a snapshot has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Item {
+    pub kv: KeyValue,
+    /// Which change of its revision it was.
+    pub sub: u32,
+}
+
 /// How to take back what was staged.
 #[derive(Debug)]
 enum Undo {
@@ -96,8 +117,8 @@ enum Undo {
 pub struct Index {
     keys: BTreeMap<Bytes, Versions>,
     bytes: usize,
-    history: VecDeque<Arc<Commit>>,
-    history_bytes: usize,
+    live: usize,
+    history: History,
     base: Revision,
     /// The newest staged.
     head: Revision,
@@ -109,8 +130,8 @@ pub struct Index {
     to_compact: Revision,
     /// Versions are pruned up to here; lags `compacted` while pinned or while there is much to prune.
     pruned: Revision,
-    /// The snapshot being written reads at this revision.
-    pinned: Option<Revision>,
+    /// Whoever reads the index as a whole reads at one of these.
+    pinned: Vec<Revision>,
     leases: Leases,
     undo: Vec<Undo>,
     limits: Limits,
@@ -121,15 +142,15 @@ impl Index {
         Index {
             keys: BTreeMap::new(),
             bytes: 0,
-            history: VecDeque::new(),
-            history_bytes: 0,
+            live: 0,
+            history: History::default(),
             base: Revision(1),
             head: Revision(1),
             published: Revision(1),
             compacted: Revision(0),
             to_compact: Revision(0),
             pruned: Revision(0),
-            pinned: None,
+            pinned: Vec::new(),
             leases: Leases::default(),
             undo: Vec::new(),
             limits,
@@ -142,7 +163,7 @@ impl Index {
         revision: Revision,
         leases: impl IntoIterator<Item = Granted>,
         now: Duration,
-        items: impl IntoIterator<Item = KeyValue>,
+        items: impl IntoIterator<Item = Item>,
     ) -> Index {
         let mut index = Index::new(limits);
         for granted in leases {
@@ -154,8 +175,9 @@ impl Index {
         // At its first revision a keyspace has no key, so nothing is lost.
         index.compacted = if revision > Revision(1) { revision } else { Revision(0) };
         index.pruned = index.compacted;
-        for kv in items {
-            let version = Version::from(&kv);
+        for Item { kv, sub } in items {
+            let version = Version::of(&kv, sub);
+            index.live += 1;
             index.bytes += kv.key.len() + version.bytes();
             if let Some(lease) = kv.lease {
                 index.leases.attach(lease, &kv.key);
@@ -189,6 +211,11 @@ impl Index {
         self.bytes
     }
 
+    /// Keys that are there, in what is staged.
+    pub fn live_keys(&self) -> usize {
+        self.live
+    }
+
     pub fn limits(&self) -> Limits {
         self.limits
     }
@@ -196,6 +223,35 @@ impl Index {
     pub fn range(&self, range: &Range) -> Result<Ranged> {
         let revision = self.readable(range.revision, self.published)?;
         Ok(self.read(range, revision, self.published))
+    }
+
+    /// The same without looking beyond the limit.
+    pub fn page(&self, range: &Range) -> Result<Ranged> {
+        let at = self.readable(range.revision, self.published)?;
+        let limit = range.limit.unwrap_or(usize::MAX);
+        let mut ranged = Ranged {
+            revision: self.published,
+            items: Vec::new(),
+            count: 0,
+            more: false,
+        };
+        let Some(bounds) = bounds(&range.keys) else {
+            return Ok(ranged);
+        };
+        let found = self.keys.range::<[u8], _>(bounds);
+        for (key, version) in found.filter_map(|(key, versions)| Some((key, versions.at(at)?))) {
+            if ranged.items.len() == limit {
+                ranged.more = true;
+                break;
+            }
+            let mut kv = version.with_key(key);
+            if range.content != Content::Full {
+                kv.value = Bytes::new();
+            }
+            ranged.items.push(kv);
+        }
+        ranged.count = ranged.items.len();
+        Ok(ranged)
     }
 
     /// The revision to read at, if `wanted` can be read.
@@ -257,9 +313,8 @@ impl Index {
 
     /// The commit at the revision the index was restored at: watches may begin there, its keys are there already.
     pub fn remember(&mut self, commit: Arc<Commit>) {
-        debug_assert!(self.history.is_empty() && commit.revision <= self.head);
-        self.history_bytes += commit.bytes;
-        self.history.push_back(commit);
+        debug_assert!(self.history.len() == 0 && commit.revision <= self.head);
+        self.history.set_first(commit);
     }
 
     /// Makes everything staged visible.
@@ -267,16 +322,13 @@ impl Index {
         self.published = self.head;
         self.undo.clear();
         self.compact_staged();
+        self.history.settle(self.published);
         self.keep_history_bounded();
     }
 
     /// Commits from `from` on that are published, at most `limit`.
     pub fn commits(&self, from: Revision, limit: usize) -> Vec<Arc<Commit>> {
-        let first = self.history.partition_point(|commit| commit.revision < from);
-        (self.history.iter().skip(first).take(limit))
-            .take_while(|commit| commit.revision <= self.published)
-            .cloned()
-            .collect()
+        self.history.commits(&self.keys, from, self.published, limit)
     }
 
     pub fn lease_state(&self, id: LeaseId, now: Duration) -> Result<LeaseState> {
@@ -301,6 +353,11 @@ impl Index {
                 return id;
             }
         }
+    }
+
+    /// All leases, those that end first before the others.
+    pub fn lease_ids(&self) -> Vec<LeaseId> {
+        self.leases.by_expiry()
     }
 
     pub fn next_lease_expiry(&self) -> Option<Duration> {

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::{Change, Commit, Index, Undo, Version, Versions, bounds};
 use crate::{
-    Comparand, Compare, Error, Event, Granted, KeyRange, KeyValue, LeaseId, Op, OpResult, Previous, Put, Relation,
-    Result, Revision, Txn, Txned,
+    Comparand, Compare, Error, Event, Granted, Keep, KeyRange, KeyValue, LeaseId, Op, OpResult, Previous, Put,
+    Relation, Result, Revision, Txn, Txned,
 };
 
 /// A decided transaction. Nothing of it may be told before it is published.
@@ -52,7 +52,7 @@ impl Index {
         let revision = Revision(self.head.0 + 1);
         let mut events = Vec::with_capacity(lease.keys.len());
         for key in &lease.keys {
-            events.extend(self.delete_key(key, revision));
+            events.extend(self.delete_key(key, revision, events.len() as u32));
         }
         // The commit is taken back first, then the lease comes back with all its keys.
         self.undo.push(Undo::Revoke(id, lease));
@@ -66,8 +66,7 @@ impl Index {
                 Undo::Grant(id) => drop(self.leases.remove(id)),
                 Undo::Revoke(id, lease) => self.leases.restore(id, lease),
                 Undo::Commit => {
-                    let commit = self.history.pop_back().expect("a staged commit is in the history");
-                    self.history_bytes -= commit.bytes;
+                    let commit = self.history.pop_newest().expect("a staged commit is in the history");
                     commit.events.iter().rev().for_each(|event| self.take_back(event.key()));
                 }
             }
@@ -80,17 +79,20 @@ impl Index {
         let Some(versions) = self.keys.get_mut(key) else {
             return;
         };
-        if let Some(lease) = versions.last().lease {
+        if let Some(lease) = versions.last().lease() {
             self.leases.detach(lease, key);
         }
+        let was_live = versions.live().is_some();
         match versions.pop() {
             Some(version) => {
                 self.bytes -= version.bytes();
-                if let Some(lease) = versions.last().lease {
+                if let Some(lease) = versions.last().lease() {
                     self.leases.attach(lease, key);
                 }
+                self.live = self.live + usize::from(versions.live().is_some()) - usize::from(was_live);
             }
             None => {
+                self.live -= usize::from(was_live);
                 self.bytes -= key.len() + versions.last().bytes();
                 self.keys.remove(key);
             }
@@ -104,11 +106,11 @@ impl Index {
         for change in changes {
             match change {
                 Change::Put(kv) => {
-                    let version = Version::from(&kv);
+                    let version = Version::of(&kv, events.len() as u32);
                     let (kv, previous) = self.put_version(&kv.key, version);
                     events.push(Event::Put { kv, previous });
                 }
-                Change::Delete(key) => events.extend(self.delete_key(&key, revision)),
+                Change::Delete(key) => events.extend(self.delete_key(&key, revision, events.len() as u32)),
             }
         }
         let commit = self.commit(revision, events);
@@ -139,8 +141,7 @@ impl Index {
         events.shrink_to_fit();
         let commit = Arc::new(Commit::new(revision, events));
         self.head = revision;
-        self.history_bytes += commit.bytes;
-        self.history.push_back(commit.clone());
+        self.history.push(commit.clone());
         self.undo.push(Undo::Commit);
         Some(commit)
     }
@@ -165,7 +166,7 @@ impl Index {
         match (&compare.comparand, found) {
             (_, true) => all,
             (Comparand::Value(_), false) => false,
-            (_, false) => compares(&Version::deletion(Revision(0)), compare),
+            (_, false) => compares(&Version::deletion(Revision(0), 0), compare),
         }
     }
 
@@ -173,6 +174,12 @@ impl Index {
     fn check(&self, txn: &Txn, path: &[bool]) -> Result<()> {
         self.check_each(txn, &mut path.iter(), &mut |op| match op {
             Op::Put(Put { lease: Some(id), .. }) if !self.leases.contains(*id) => Err(Error::NoLease(*id)),
+            // What is kept is what was there before the transaction, even if an operation before this one puts the key.
+            Op::Put(put)
+                if put.keep != Keep::Nothing && self.keys.get(&put.key).is_none_or(|it| it.live().is_none()) =>
+            {
+                Err(Error::Invalid("key not found".into()))
+            }
             Op::Put(_) if self.bytes > self.limits.quota_bytes_max => Err(Error::NoSpace(format!(
                 "the keyspace has {} bytes, its quota is {}",
                 self.bytes, self.limits.quota_bytes_max
@@ -207,9 +214,10 @@ impl Index {
             if let Some(lease) = previous.as_ref().and_then(|kv| kv.lease) {
                 self.leases.detach(lease, stored);
             }
-            if let Some(lease) = version.lease {
+            if let Some(lease) = version.lease() {
                 self.leases.attach(lease, stored);
             }
+            self.live += usize::from(previous.is_none());
             self.bytes += version.bytes();
             let kv = version.with_key(stored);
             versions.push(version);
@@ -217,22 +225,24 @@ impl Index {
         }
         // A key may be a slice of a whole request; what is kept for long must not hold on to that.
         let stored = Bytes::copy_from_slice(key);
-        if let Some(lease) = version.lease {
+        if let Some(lease) = version.lease() {
             self.leases.attach(lease, &stored);
         }
+        self.live += 1;
         self.bytes += stored.len() + version.bytes();
         let kv = version.with_key(&stored);
         self.keys.insert(stored, Versions::new(version));
         (kv, None)
     }
 
-    fn delete_key(&mut self, key: &Bytes, revision: Revision) -> Option<Event> {
+    fn delete_key(&mut self, key: &Bytes, revision: Revision, sub: u32) -> Option<Event> {
         let (stored, versions) = entry(&mut self.keys, key)?;
         let previous = versions.live()?.with_key(stored);
         if let Some(lease) = previous.lease {
             self.leases.detach(lease, stored);
         }
-        let deletion = Version::deletion(revision);
+        let deletion = Version::deletion(revision, sub);
+        self.live -= 1;
         self.bytes += deletion.bytes();
         versions.push(deletion);
         Some(Event::Delete {
@@ -281,7 +291,7 @@ fn compares(version: &Version, compare: &Compare) -> bool {
         Comparand::CreateRevision(asked) => version.create_revision.cmp(asked),
         Comparand::Version(asked) => version.version.cmp(asked),
         Comparand::Value(asked) => version.value.cmp(asked),
-        Comparand::Lease(asked) => version.lease.cmp(asked),
+        Comparand::Lease(asked) => version.lease().cmp(asked),
     };
     match compare.relation {
         Relation::Equal => order.is_eq(),
@@ -333,13 +343,21 @@ impl Run<'_> {
 
     fn put(&mut self, put: &Put) -> OpResult {
         let before = (self.index.keys.get(&put.key)).and_then(|versions| versions.live());
-        let version = Version {
-            value: put.value.clone(),
+        let (value, lease) = match (put.keep, before) {
+            (Keep::Value, Some(before)) => (before.value.clone(), put.lease),
+            (Keep::Lease, Some(before)) => (put.value.clone(), before.lease()),
+            (Keep::Both, Some(before)) => (before.value.clone(), before.lease()),
+            _ => (put.value.clone(), put.lease),
+        };
+        let kv = KeyValue {
+            key: Bytes::new(),
+            value,
             mod_revision: self.revision,
             create_revision: before.map_or(self.revision, |version| version.create_revision),
             version: before.map_or(0, |version| version.version) + 1,
-            lease: put.lease,
+            lease,
         };
+        let version = Version::of(&kv, self.events.len() as u32);
         let (kv, previous) = self.index.put_version(&put.key, version);
         let told = previous.clone().filter(|_| put.previous == Previous::Return);
         self.events.push(Event::Put { kv, previous });
@@ -356,7 +374,7 @@ impl Run<'_> {
         };
         let mut previous = Vec::new();
         for key in &live {
-            let Some(event) = self.index.delete_key(key, self.revision) else {
+            let Some(event) = self.index.delete_key(key, self.revision, self.events.len() as u32) else {
                 continue;
             };
             if let (Previous::Return, Event::Delete { previous: Some(kv), .. }) = (told, &event) {

@@ -16,18 +16,37 @@ pub(crate) struct Version {
     pub create_revision: Revision,
     /// 0 for a deletion.
     pub version: u64,
-    pub lease: Option<LeaseId>,
+    /// 0 for none: half the size of an `Option`, and there is one of these for each version of each key.
+    lease: i64,
+    /// Which change of its revision it is.
+    pub sub: u32,
 }
 
 impl Version {
-    pub fn deletion(revision: Revision) -> Version {
+    pub fn deletion(revision: Revision, sub: u32) -> Version {
         Version {
             value: Bytes::new(),
             mod_revision: revision,
             create_revision: Revision(0),
             version: 0,
-            lease: None,
+            lease: 0,
+            sub,
         }
+    }
+
+    pub fn of(kv: &KeyValue, sub: u32) -> Version {
+        Version {
+            value: kv.value.clone(),
+            mod_revision: kv.mod_revision,
+            create_revision: kv.create_revision,
+            version: kv.version,
+            lease: kv.lease.map_or(0, |lease| lease.0),
+            sub,
+        }
+    }
+
+    pub fn lease(&self) -> Option<LeaseId> {
+        (self.lease != 0).then_some(LeaseId(self.lease))
     }
 
     pub fn is_live(&self) -> bool {
@@ -45,19 +64,7 @@ impl Version {
             create_revision: self.create_revision,
             mod_revision: self.mod_revision,
             version: self.version,
-            lease: self.lease,
-        }
-    }
-}
-
-impl From<&KeyValue> for Version {
-    fn from(kv: &KeyValue) -> Version {
-        Version {
-            value: kv.value.clone(),
-            mod_revision: kv.mod_revision,
-            create_revision: kv.create_revision,
-            version: kv.version,
-            lease: kv.lease,
+            lease: self.lease(),
         }
     }
 }
@@ -66,14 +73,16 @@ impl From<&KeyValue> for Version {
 #[derive(Debug)]
 pub(crate) struct Versions {
     last: Version,
-    older: VecDeque<Version>,
+    /// Apart from the key's place in the tree, since few keys have any.
+    #[allow(clippy::box_collection, reason = "8 bytes in each of a million keys instead of 32")]
+    older: Option<Box<VecDeque<Version>>>,
 }
 
 impl Versions {
     pub fn new(first: Version) -> Versions {
         Versions {
             last: first,
-            older: VecDeque::new(),
+            older: None,
         }
     }
 
@@ -87,19 +96,25 @@ impl Versions {
         let version = if self.last.mod_revision <= revision {
             &self.last
         } else {
-            let newer = self.older.partition_point(|version| version.mod_revision <= revision);
-            self.older.get(newer.checked_sub(1)?)?
+            let older = self.older.as_ref()?;
+            let newer = older.partition_point(|version| version.mod_revision <= revision);
+            older.get(newer.checked_sub(1)?)?
         };
         Some(version).filter(|version| version.is_live())
     }
 
     pub fn push(&mut self, version: Version) {
-        self.older.push_back(std::mem::replace(&mut self.last, version));
+        let before = std::mem::replace(&mut self.last, version);
+        self.older.get_or_insert_default().push_back(before);
     }
 
     /// Takes the newest back; `None` for it if there was no other, and then the key has to go.
     pub fn pop(&mut self) -> Option<Version> {
-        let before = self.older.pop_back()?;
+        let older = self.older.as_mut()?;
+        let before = older.pop_back()?;
+        if older.is_empty() {
+            self.older = None;
+        }
         Some(std::mem::replace(&mut self.last, before))
     }
 
@@ -111,21 +126,42 @@ impl Versions {
     /// [`Versions::is_gone`].
     pub fn prune(&mut self, revision: Revision) -> usize {
         let mut freed = 0;
-        while let Some(oldest) = self.older.front() {
-            let next = self.older.get(1).unwrap_or(&self.last);
+        let Some(older) = self.older.as_mut() else {
+            return 0;
+        };
+        while let Some(oldest) = older.front() {
+            let next = older.get(1).unwrap_or(&self.last);
             let superseded = next.mod_revision <= revision;
             let deletion = !oldest.is_live() && oldest.mod_revision <= revision;
             if !superseded && !deletion {
                 break;
             }
             freed += oldest.bytes();
-            self.older.pop_front();
+            older.pop_front();
+        }
+        if older.is_empty() {
+            self.older = None;
+        } else if older.capacity() > 4 * older.len() {
+            older.shrink_to_fit();
         }
         freed
     }
 
+    /// Oldest first.
+    pub fn all(&self) -> impl Iterator<Item = &Version> {
+        self.older.iter().flat_map(|older| older.iter()).chain([&self.last])
+    }
+
+    /// The version that one change made, and what was there before its revision.
+    pub fn change(&self, revision: Revision, sub: u32) -> Option<(&Version, Option<&Version>)> {
+        let changed = self
+            .all()
+            .find(|version| version.mod_revision == revision && version.sub == sub)?;
+        Some((changed, self.at(Revision(revision.0 - 1))))
+    }
+
     /// Nothing but a deletion at or before `revision` is left.
     pub fn is_gone(&self, revision: Revision) -> bool {
-        self.older.is_empty() && !self.last.is_live() && self.last.mod_revision <= revision
+        self.older.is_none() && !self.last.is_live() && self.last.mod_revision <= revision
     }
 }

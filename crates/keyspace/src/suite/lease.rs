@@ -9,6 +9,7 @@ fn leased(key: &'static str, lease: LeaseId) -> Op {
         value: "".into(),
         lease: Some(lease),
         previous: Previous::Omit,
+        keep: Default::default(),
     })
 }
 

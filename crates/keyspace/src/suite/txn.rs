@@ -54,6 +54,7 @@ pub async fn compares_hold_as_etcd_says(keyspace: Subject) {
         value: "m".into(),
         lease: Some(lease.id),
         previous: Previous::Omit,
+        keep: Default::default(),
     });
     let modified = write(&keyspace, vec![leased]).await.revision;
 
@@ -256,6 +257,7 @@ pub async fn previous_values_come_when_asked_for(keyspace: Subject) {
             value: "2".into(),
             lease: None,
             previous: Previous::Return,
+            keep: Default::default(),
         })
     };
     let delete = |prefix: &'static str| Op::Delete {
@@ -285,6 +287,7 @@ pub async fn an_error_leaves_nothing_behind(keyspace: Subject) {
             value: "".into(),
             lease: Some(LeaseId(0x0dead)),
             previous: Previous::Omit,
+            keep: Default::default(),
         }),
         Op::Range(Range {
             revision: Some(Revision(before.0 + 1000)),

@@ -146,7 +146,7 @@ impl House {
 
         let everything = super_sources("system:kube-controller-manager");
         everything.add(shared_source("system:kube-controller-manager"));
-        let controllers = controllers::start(everything, controller_options(&api, &root_key, &world));
+        let controllers = controllers::start(everything, controller_options(&api, &root_key, layout, &world)?);
         let scheduler = scheduler::start(scheduler::Options {
             sources: super_sources("system:kube-scheduler"),
             plane: root_key.clone(),
@@ -296,9 +296,16 @@ pub fn network_options(door_port: u16, dns_port: u16) -> network::Options {
     }
 }
 
-fn controller_options(api: &ApiServer, root: &PlaneKey, world: &World) -> controllers::Options {
+fn controller_options(
+    api: &ApiServer,
+    root: &PlaneKey,
+    layout: &Layout,
+    world: &World,
+) -> anyhow::Result<controllers::Options> {
+    let volumes = std::path::absolute(layout.node().join("volumes")).context("reading the current folder")?;
+    let clusters = controllers::Clusters::only(root.clone(), &volumes.to_string_lossy());
     let (planes, root) = (api.planes().clone(), root.clone());
-    controllers::Options {
+    Ok(controllers::Options {
         root_ca: Arc::new(move |plane: &PlaneKey| {
             let (planes, plane, root) = (planes.clone(), plane.clone(), root.clone());
             Box::pin(async move {
@@ -310,8 +317,9 @@ fn controller_options(api: &ApiServer, root: &PlaneKey, world: &World) -> contro
                 opened.ok().map(|plane| plane.record.ca_cert_pem.clone())
             })
         }),
+        clusters,
         world: world.clone(),
-    }
+    })
 }
 
 /// The super cluster is known by the uid of its `kube-system` namespace.

@@ -48,7 +48,7 @@ impl Storage {
 fn what_to_do(error: OpenError) -> anyhow::Error {
     let advice = match &error {
         OpenError::InUse { .. } => "end that process by `mangrove down`, or choose another by --data-dir",
-        OpenError::NewerFormat { .. } => "use the version of this program that wrote it, or a newer one",
+        OpenError::OtherFormat { .. } => "use the version of this program that wrote it",
         OpenError::Corrupt { .. } => "nothing was changed: restore a backup, or choose another by --data-dir",
         OpenError::Io { .. } => "is the disk there, and may it be written? Or choose another by --data-dir",
     };

@@ -39,9 +39,18 @@ impl Heartbeat {
     /// Never ends.
     pub async fn run(self) {
         let mut registered: Option<(Value, Duration)> = None;
+        let mut heard = self.world.clock.monotonic();
         loop {
+            // After such a silence the plane has been told that we are lost: what stands there has to be read anew.
+            let now = self.world.clock.monotonic();
+            if now.saturating_sub(heard) >= Duration::from_secs(LEASE_SECONDS) {
+                registered = None;
+            }
             let wait = match self.beat(&mut registered).await {
-                Ok(()) => LEASE_EVERY,
+                Ok(()) => {
+                    heard = now;
+                    LEASE_EVERY
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the node's status was not written");
                     RETRY

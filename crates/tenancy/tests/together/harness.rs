@@ -67,6 +67,7 @@ impl House {
         let everything = planes.sources([planes.root_source(), planes.shared_source()]);
         let options = controllers::Options {
             root_ca: root_ca(&planes),
+            clusters: controllers::Clusters::only(planes.root.clone(), "/volumes"),
             world: world.clone(),
         };
         let controllers = controllers::start(everything, options);

@@ -1,0 +1,34 @@
+//! The etcd v3 service over a keyspace that is in this process.
+//!
+//! A request comes in at `listen.rs`, is named in `methods.rs`, and its service's file says what is done: `kv.rs`, `watch.rs`,
+//! `lease.rs`, `maintenance.rs`, `cluster.rs`, `auth_service.rs`, `lock.rs`. `read.rs` and `answers.rs` have the words of both
+//! sides. Errors are those of `status.rs` and no others: clients match their texts.
+
+mod answers;
+mod auth;
+mod auth_service;
+pub mod backup;
+mod cluster;
+pub mod compactor;
+mod grpc;
+mod hash;
+mod json;
+mod kv;
+mod lease;
+mod listen;
+mod lock;
+mod maintenance;
+mod member;
+mod meta;
+mod methods;
+mod metrics;
+mod order;
+mod plain;
+mod ranges;
+mod read;
+pub mod status;
+mod watch;
+
+pub(crate) use grpc::framed;
+pub use listen::{CONNECTIONS_MAX, Doors, Listener, Members, serve};
+pub use member::{Member, MemberOptions, VERSION};

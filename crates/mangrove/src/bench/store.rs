@@ -1,0 +1,200 @@
+//! `mangrove bench store`: the same load on two servers of the etcd v3 API in turn, ours and another.
+
+use std::{
+    fs::File,
+    io::Write,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context;
+use clap::Args;
+use etcd::load::{self, Case, Measured, Workload};
+use serde_json::json;
+use world::World;
+
+use super::report::Report;
+use crate::cli::Output;
+
+#[derive(Args, Clone)]
+pub struct Options {
+    /// The server that is measured, http://HOST:PORT
+    #[arg(long, value_name = "URL")]
+    endpoints: String,
+    /// Another one, measured in turn
+    #[arg(long, value_name = "URL")]
+    against: Option<String>,
+    /// Seconds of each measurement
+    #[arg(long, value_name = "SECONDS", default_value_t = 3)]
+    seconds: u64,
+    /// Only these workloads: put, get, range, txn, kubernetes, watch, lease
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Clients at once
+    #[arg(long, value_name = "COUNT", value_delimiter = ',', default_values_t = [1, 64, 256])]
+    clients: Vec<usize>,
+    /// Sizes of values
+    #[arg(long, value_name = "BYTES", value_delimiter = ',', default_values_t = [256, 4096])]
+    values: Vec<usize>,
+    /// Watchers of one key
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
+    watchers: usize,
+    /// A folder on the servers' disk, to say how often it can sync
+    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
+    disk: PathBuf,
+    #[arg(short, long)]
+    pub output: Option<Output>,
+}
+
+fn cases(options: &Options) -> Vec<Case> {
+    let lasts = Duration::from_secs(options.seconds.max(1));
+    let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
+    let mut cases = Vec::new();
+    let each = [
+        ("put", Workload::Put),
+        ("get", Workload::Get),
+        ("range", Workload::Range),
+        ("txn", Workload::TxnPut),
+        ("kubernetes", Workload::Kubernetes),
+    ];
+    for (_, workload) in each.into_iter().filter(|(name, _)| wanted(name)) {
+        for value_bytes in options.values.iter().copied() {
+            for clients in options.clients.iter().copied() {
+                cases.push(Case {
+                    workload,
+                    clients,
+                    value_bytes,
+                    lasts,
+                });
+            }
+        }
+    }
+    let first_value = options.values.first().copied().unwrap_or(256);
+    if wanted("watch") {
+        cases.push(Case {
+            workload: Workload::WatchFanOut {
+                watchers: options.watchers,
+            },
+            clients: 1,
+            value_bytes: first_value,
+            lasts,
+        });
+    }
+    if wanted("lease") {
+        for clients in options.clients.iter().copied() {
+            cases.push(Case {
+                workload: Workload::KeepAlive,
+                clients,
+                value_bytes: 0,
+                lasts,
+            });
+        }
+    }
+    cases
+}
+
+/// How often a second the disk makes something last.
+fn syncs_a_second(dir: &Path) -> anyhow::Result<f64> {
+    const SYNCS: u32 = 500;
+    const BYTES: usize = 512;
+    let path = dir.join(format!("mangrove-bench-sync-{}", std::process::id()));
+    let mut file = File::create_new(&path).with_context(|| format!("can't write in {}", dir.display()))?;
+    let measured = (|| {
+        file.write_all(&vec![0; BYTES * SYNCS as usize])?;
+        file.sync_all()?;
+        let clock = World::real().clock;
+        let begun = clock.monotonic();
+        for at in 0..u64::from(SYNCS) {
+            file.write_all_at(&[1; BYTES], at * BYTES as u64)?;
+            file.sync_data()?;
+        }
+        Ok::<_, std::io::Error>(f64::from(SYNCS) / (clock.monotonic() - begun).as_secs_f64())
+    })();
+    std::fs::remove_file(&path)?;
+    Ok(measured?)
+}
+
+pub async fn run(options: &Options) -> anyhow::Result<Report> {
+    let world = World::real();
+    let syncs = syncs_a_second(&options.disk)?;
+    let method = format!(
+        "{} s each, in turn; {} syncs {syncs:.0} times a second (512 bytes), which bounds puts of one client",
+        options.seconds,
+        options.disk.display()
+    );
+    let mut report = Report::new(method, &COLUMNS);
+    report.figure("syncs_per_second", syncs);
+    let mut figures = Vec::new();
+    for case in cases(options) {
+        let mut both = Vec::new();
+        for endpoint in std::iter::once(&options.endpoints).chain(&options.against) {
+            let measured = load::run(endpoint, case, &world).await;
+            both.push(measured.with_context(|| format!("{} at {endpoint}", case.workload.name()))?);
+        }
+        let compared = both
+            .get(1)
+            .map(|other| both[0].per_second() / other.per_second().max(1e-9));
+        for (at, (endpoint, measured)) in std::iter::once(&options.endpoints)
+            .chain(&options.against)
+            .zip(&both)
+            .enumerate()
+        {
+            let times = compared
+                .filter(|_| at == 0)
+                .map_or(String::new(), |times| format!("{times:.2}x"));
+            report.row(row(case, endpoint, measured, times));
+            figures.push(figure(case, endpoint, measured));
+        }
+    }
+    report.figure("measured", figures);
+    Ok(report)
+}
+
+const COLUMNS: [&str; 11] = [
+    "workload",
+    "clients",
+    "bytes",
+    "server",
+    "per second",
+    "p50 ms",
+    "p99 ms",
+    "cpu s/1000",
+    "rss MiB",
+    "failed",
+    "against",
+];
+
+fn row(case: Case, endpoint: &str, measured: &Measured, times: String) -> Vec<String> {
+    let ms = |duration: Duration| format!("{:.2}", duration.as_secs_f64() * 1e3);
+    let cpu = measured.cpu_seconds * 1e3 / (measured.done as f64).max(1.0);
+    vec![
+        case.workload.name().to_owned(),
+        case.clients.to_string(),
+        case.value_bytes.to_string(),
+        endpoint.trim_start_matches("http://").to_owned(),
+        format!("{:.0}", measured.per_second()),
+        ms(measured.p50),
+        ms(measured.p99),
+        format!("{cpu:.3}"),
+        format!("{:.0}", measured.resident_bytes as f64 / f64::from(1 << 20)),
+        measured.failed.to_string(),
+        times,
+    ]
+}
+
+fn figure(case: Case, endpoint: &str, measured: &Measured) -> serde_json::Value {
+    json!({
+        "workload": case.workload.name(),
+        "clients": case.clients,
+        "value_bytes": case.value_bytes,
+        "endpoint": endpoint,
+        "per_second": measured.per_second(),
+        "p50_ms": measured.p50.as_secs_f64() * 1e3,
+        "p99_ms": measured.p99.as_secs_f64() * 1e3,
+        "cpu_seconds": measured.cpu_seconds,
+        "done": measured.done,
+        "failed": measured.failed,
+        "resident_bytes": measured.resident_bytes,
+    })
+}
