@@ -1,6 +1,6 @@
 //! What the checks of all kinds are made of.
 
-use std::fmt::Display;
+use std::{fmt::Display, net::IpAddr};
 
 use serde_json::{Map, Value};
 
@@ -151,15 +151,14 @@ impl Check {
     }
 
     pub fn ip_address(&mut self, path: &Path, address: &str) -> bool {
-        let good = address.parse::<std::net::IpAddr>().is_ok();
-        if !good {
-            self.invalid(
-                path,
-                address,
-                "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
-            );
-        }
-        good
+        let detail = match address.parse::<IpAddr>() {
+            Ok(IpAddr::V6(parsed)) if parsed.to_ipv4_mapped().is_some() => "must not be an IPv4-mapped IPv6 address",
+            Ok(_) => return true,
+            Err(_) if without_leading_zeros(address).parse::<IpAddr>().is_ok() => "must not have leading 0s",
+            Err(_) => "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        };
+        self.invalid(path, address, detail);
+        false
     }
 
     /// An absolute number or a percentage.
@@ -175,6 +174,19 @@ impl Check {
             number => self.non_negative(path, number),
         }
     }
+}
+
+/// `010.02.3.4` as `10.2.3.4`, as sloppy readers take it.
+pub fn without_leading_zeros(address: &str) -> String {
+    let octets = address.split('.').map(|octet| {
+        let shorter = octet.trim_start_matches('0');
+        if shorter.is_empty() && !octet.is_empty() {
+            "0"
+        } else {
+            shorter
+        }
+    });
+    octets.collect::<Vec<_>>().join(".")
 }
 
 pub fn percent_of(text: &str) -> Option<u64> {

@@ -1,11 +1,11 @@
 //! Ingresses and network policies: what may come in from where.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use serde_json::Value;
 
 use super::{
-    check::{Check, list, text},
+    check::{Check, list, text, without_leading_zeros},
     service::PROTOCOLS,
 };
 use crate::{field::Path, names};
@@ -227,7 +227,8 @@ fn parse_cidr(range: &str) -> Option<(bool, u128, u8)> {
         IpAddr::V4(address) => (false, u128::from(u32::from(address)) << 96, 32),
         IpAddr::V6(address) => (true, u128::from(address), 128),
     };
-    (bits <= most).then_some((v6, number, bits))
+    let plain = bits.to_string() == range.rsplit('/').next().unwrap_or("");
+    (bits <= most && plain).then_some((v6, number, bits))
 }
 
 fn is_cidr(range: &str) -> bool {
@@ -238,18 +239,39 @@ fn is_within(inner: &str, outer: &str) -> bool {
     let (Some(inner), Some(outer)) = (parse_cidr(inner), parse_cidr(outer)) else {
         return false;
     };
-    let mask = u128::MAX.checked_shl(128 - u32::from(outer.2)).unwrap_or(0);
+    let mask = mask(outer.2);
     inner.0 == outer.0 && inner.2 > outer.2 && inner.1 & mask == outer.1 & mask
 }
 
+/// The upper `bits` of an address.
+fn mask(bits: u8) -> u128 {
+    u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0)
+}
+
 pub fn check_cidr(check: &mut Check, path: &Path, range: &str) {
-    if !is_cidr(range) {
-        check.invalid(
-            path,
-            range,
-            "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
-        );
-    }
+    let detail = match parse_cidr(range) {
+        None => {
+            let sloppy = range.split_once('/').map(|(address, bits)| {
+                let bits = bits.trim_start_matches('0');
+                format!(
+                    "{}/{}",
+                    without_leading_zeros(address),
+                    if bits.is_empty() { "0" } else { bits }
+                )
+            });
+            if sloppy.is_some_and(|sloppy| is_cidr(&sloppy)) {
+                "must not have leading 0s in IP or prefix length"
+            } else {
+                "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+            }
+        }
+        Some((true, number, _)) if Ipv6Addr::from(number).to_ipv4_mapped().is_some() => {
+            "must not have an IPv4-mapped IPv6 address"
+        }
+        Some((_, number, bits)) if number & !mask(bits) != 0 => "must not have bits set beyond the prefix length",
+        Some(_) => return,
+    };
+    check.invalid(path, range, detail);
 }
 
 /// The longest name of a controller.

@@ -81,6 +81,13 @@ fn check_job_update(check: &mut Check, path: &Path, spec: &Value, old: &Value) {
         if !munged["metadata"].is_null() {
             munged["metadata"] = old["template"]["metadata"].clone();
         }
+        for kind in ["containers", "initContainers"] {
+            let before = old["template"]["spec"][kind].as_array();
+            let containers = munged["spec"][kind].as_array_mut().into_iter().flatten();
+            for (container, before) in containers.zip(before.into_iter().flatten()) {
+                container["resources"] = before["resources"].clone();
+            }
+        }
     }
     check.immutable(&path.field("template"), &munged, &old["template"]);
 }

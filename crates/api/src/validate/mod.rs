@@ -43,6 +43,7 @@ use check::Check;
 
 pub use metadata::validate_metadata;
 pub use pod::validate_pod_spec;
+pub use service::needs_health_check;
 
 /// What is wrong with a new object.
 pub fn create(resource: &Resource, object: &Value) -> Vec<Cause> {

@@ -177,6 +177,14 @@ fn check_addresses(check: &mut Check, path: &Path, spec: &Value) {
             check.invalid(&item, text(address), detail);
         }
     }
+    let families: Vec<bool> = addresses
+        .iter()
+        .filter_map(|address| Some(text(address).parse::<IpAddr>().ok()?.is_ipv6()))
+        .collect();
+    if families.len() == 2 && families[0] == families[1] {
+        let detail = "may specify no more than one IP for each IP family";
+        check.invalid(&addresses_path, spec["clusterIPs"].clone(), detail);
+    }
     if addresses.len() > 2 {
         check.invalid(
             &addresses_path,
@@ -184,6 +192,11 @@ fn check_addresses(check: &mut Check, path: &Path, spec: &Value) {
             "may only hold up to 2 values",
         );
     }
+}
+
+/// Whether balancers ask nodes if they have Pods of the Service.
+pub fn needs_health_check(spec: &Value) -> bool {
+    spec["type"] == "LoadBalancer" && spec["externalTrafficPolicy"] == "Local"
 }
 
 fn check_policies(check: &mut Check, path: &Path, spec: &Value, kind: &str) {
@@ -204,6 +217,13 @@ fn check_policies(check: &mut Check, path: &Path, spec: &Value, kind: &str) {
                 check.forbidden(&path.field(field), only_balancer);
             }
         }
+    }
+    if balancer && spec["allocateLoadBalancerNodePorts"].is_null() {
+        // Upstream forgets the spec in this path.
+        check.required(&Path::ROOT.field("allocateLoadBalancerNodePorts"), "");
+    }
+    if let Some(class) = spec["loadBalancerClass"].as_str().filter(|_| balancer) {
+        check.named(&path.field("loadBalancerClass"), class, names::qualified_name(class));
     }
     let external = path.field("externalTrafficPolicy");
     let accessible = balancer || kind == "NodePort" || (kind == "ClusterIP" && !list(&spec["externalIPs"]).is_empty());
@@ -228,8 +248,17 @@ fn check_policies(check: &mut Check, path: &Path, spec: &Value, kind: &str) {
     );
 }
 
-/// An address once given stays, while the Service has one.
+/// An address once given stays, while the Service has one; so do the class of its balancer and the port of its health.
 fn check_address_change(check: &mut Check, path: &Path, spec: &Value, old: &Value) {
+    let balancer = |spec: &Value| spec["type"] == "LoadBalancer";
+    if balancer(spec) && balancer(old) && spec["loadBalancerClass"] != old["loadBalancerClass"] {
+        let class = spec["loadBalancerClass"].clone();
+        check.invalid(&path.field("loadBalancerClass"), class, "may not change once set");
+    }
+    if needs_health_check(spec) && needs_health_check(old) && spec["healthCheckNodePort"] != old["healthCheckNodePort"]
+    {
+        check.forbidden(&path.field("healthCheckNodePort"), "field is immutable");
+    }
     let external = |spec: &Value| spec["type"] == "ExternalName";
     if external(spec) || external(old) || (is_headless(spec) && is_headless(old)) {
         return;

@@ -1,7 +1,5 @@
 //! Deleting a plane: a marker first, ranged deletes after, the record last. Each step can be done again after a crash.
 
-use std::net::Ipv4Addr;
-
 use api::{PlaneId, Reason, Status, keys::Layout, resource};
 use keyspace::{Compare, Content, KeyRange, Keyspace, Op, OpResult, Options, Previous, Range, TXN_OPS_MAX, Txn};
 
@@ -11,6 +9,7 @@ use super::{
     read_key, refuse,
     set::{encode_record, kubernetes_owner, name_key, parse_record, record_key},
 };
+use crate::registry::services::{cluster_addresses, node_ports};
 
 /// Services read at once while their addresses are given back.
 const PAGE: usize = 500;
@@ -74,25 +73,11 @@ impl Planes {
                     namespace: service.namespace().to_owned(),
                     name: service.name().to_owned(),
                 };
-                for address in service
-                    .pointer("/spec/clusterIPs")
-                    .and_then(|ips| ips.as_array())
-                    .into_iter()
-                    .flatten()
-                {
-                    if let Some(address) = address.as_str().and_then(|address| address.parse::<Ipv4Addr>().ok()) {
-                        self.addresses().release_address(address, &owner).await?;
-                    }
+                for address in cluster_addresses(service.tree()) {
+                    self.addresses().release_address(address, &owner).await?;
                 }
-                for port in service
-                    .pointer("/spec/ports")
-                    .and_then(|ports| ports.as_array())
-                    .into_iter()
-                    .flatten()
-                {
-                    if let Some(port) = port["nodePort"].as_u64().and_then(|port| u16::try_from(port).ok()) {
-                        self.addresses().release_port(port, &owner).await?;
-                    }
+                for port in node_ports(service.tree()) {
+                    self.addresses().release_port(port, &owner).await?;
                 }
             }
             let Some(last) = ranged.items.last().filter(|_| ranged.more) else {

@@ -29,7 +29,8 @@ pub(super) async fn allocate(
     let before = tree.clone();
     let allocated = async {
         allocate_address(planes, place, tree, old, &mut claims).await?;
-        allocate_ports(planes, place, tree, old, &mut claims).await
+        allocate_ports(planes, place, tree, old, &mut claims).await?;
+        allocate_health_port(planes, tree, &mut claims).await
     };
     match allocated.await {
         Ok(()) => {
@@ -192,6 +193,24 @@ async fn allocate_ports(
     Ok(())
 }
 
+/// The port by which a balancer learns which nodes have Pods of the Service.
+async fn allocate_health_port(planes: &Planes, tree: &mut Value, claims: &mut Claims) -> Result<(), Status> {
+    let spec = &mut tree["spec"];
+    if !api::validate::needs_health_check(spec) || spec["healthCheckNodePort"].as_u64().unwrap_or(0) != 0 {
+        return Ok(());
+    }
+    match claims.any_port(planes, &planes.ranges().node_ports).await? {
+        Ok(port) => {
+            spec["healthCheckNodePort"] = port.into();
+            Ok(())
+        }
+        Err(_) => Err(Status::new(
+            api::Reason::InternalError,
+            "failed to allocate a healthCheckNodePort: range is full",
+        )),
+    }
+}
+
 /// The one address and the list of addresses say the same; older clients write the one alone (upstream's
 /// `NormalizeClusterIPs`).
 pub(super) fn complete(tree: &mut Value) {
@@ -232,6 +251,10 @@ pub(super) fn keep_allocated(new: &mut Value, old: &Value) {
         if spec[field].is_null() && !had[field].is_null() {
             spec[field] = had[field].clone();
         }
+    }
+    let health = |spec: &Value| api::validate::needs_health_check(spec);
+    if health(spec) && health(had) && spec["healthCheckNodePort"].as_u64().unwrap_or(0) == 0 {
+        spec["healthCheckNodePort"] = had["healthCheckNodePort"].clone();
     }
     if !wants_ports(spec) {
         return;
@@ -289,7 +312,14 @@ pub(crate) fn cluster_addresses(service: &Value) -> Vec<Ipv4Addr> {
 }
 
 pub(crate) fn node_ports(service: &Value) -> Vec<u16> {
-    node_ports_of(&service["spec"])
+    let mut ports = node_ports_of(&service["spec"]);
+    let health = service["spec"]["healthCheckNodePort"].as_u64();
+    ports.extend(
+        health
+            .and_then(|port| u16::try_from(port).ok())
+            .filter(|port| *port != 0),
+    );
+    ports
 }
 
 fn node_ports_of(spec: &Value) -> Vec<u16> {

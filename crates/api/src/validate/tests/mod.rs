@@ -8,6 +8,7 @@ mod batch;
 mod namespaces;
 mod pods;
 mod scaling;
+mod services;
 mod storage;
 
 /// An object as it reaches validation: decoded and defaulted.
