@@ -4,9 +4,11 @@
 //! their schema ([`crate::structural`]); their metadata is checked here.
 
 mod autoscaler;
+mod certificate;
 mod check;
 mod config;
 mod container;
+mod csi;
 mod endpoints;
 mod env;
 mod ingress;
@@ -99,7 +101,8 @@ fn check_kind(check: &mut Check, resource: &Resource, new: &Value, old: Option<&
         ("", "endpoints") => endpoints::check_endpoints(check, new),
         ("", "configmaps") => config::check_config_map(check, new, old),
         ("", "secrets") => config::check_secret(check, new, old),
-        ("", "nodes") => system::check_node(check, new),
+        ("", "nodes") => system::check_node(check, new, old),
+        ("", "events") => system::check_event(check, new),
         ("", "limitranges") => limit_range::check_limit_range(check, new),
         ("", "resourcequotas") => quota::check_resource_quota(check, new, old),
         ("", "persistentvolumes") => storage::check_volume(check, new, old),
@@ -128,6 +131,12 @@ fn check_kind(check: &mut Check, resource: &Resource, new: &Value, old: Option<&
             rbac::check_binding(check, resource, new, old);
         }
         ("scheduling.k8s.io", "priorityclasses") => system::check_priority_class(check, new, old),
+        ("certificates.k8s.io", "certificatesigningrequests") => {
+            certificate::check_signing_request(check, new, old);
+        }
+        ("storage.k8s.io", "csidrivers") => csi::check_driver(check, new),
+        ("storage.k8s.io", "csinodes") => csi::check_node_drivers(check, new),
+        ("storage.k8s.io", "volumeattributesclasses") => csi::check_attributes_class(check, new, old),
         ("storage.k8s.io", "storageclasses") => storage::check_class(check, new, old),
         ("apiextensions.k8s.io", "customresourcedefinitions") => {
             check.causes.extend(crate::structural::check_definition(new, old));

@@ -21,7 +21,10 @@ pub fn check_namespace_status(check: &mut Check, namespace: &Value) {
     }
 }
 
-pub fn check_node(check: &mut Check, node: &Value) {
+pub fn check_node(check: &mut Check, node: &Value, old: Option<&Value>) {
+    if let Some(old) = old {
+        check_node_update(check, &node["spec"], &old["spec"]);
+    }
     let metadata = Path::ROOT.field("metadata");
     // Upstream puts them under metadata in its messages.
     let taints_path = metadata.field("taints");
@@ -51,6 +54,34 @@ pub fn check_node(check: &mut Check, node: &Value) {
         for (name, amount) in entries(&node["status"][kind]) {
             resources::check_amount(check, &path.key(name), name, amount);
         }
+    }
+}
+
+/// What a node was given once stays.
+fn check_node_update(check: &mut Check, spec: &Value, old: &Value) {
+    let path = Path::ROOT.field("spec");
+    for (field, shown) in [("podCIDRs", "podCIDR"), ("providerID", "providerID")] {
+        let had = !list(&old[field]).is_empty() || !text(&old[field]).is_empty();
+        if had && spec[field] != old[field] {
+            let detail = format!("node updates may not change {shown} except from \"\" to valid");
+            check.forbidden(&path.field(field), detail);
+        }
+    }
+}
+
+/// An Event lies where what it is about lies; what lies nowhere has its Events in `default`.
+pub fn check_event(check: &mut Check, event: &Value) {
+    let own = text(&event["metadata"]["namespace"]);
+    let object = Path::ROOT.field("involvedObject");
+    let about = text(&event["involvedObject"]["namespace"]);
+    let agrees = if about.is_empty() {
+        matches!(own, "" | "default")
+    } else {
+        own == about
+    };
+    if !agrees {
+        let detail = "does not match event.namespace";
+        check.invalid(&object.field("namespace"), about, detail);
     }
 }
 

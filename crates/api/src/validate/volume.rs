@@ -98,6 +98,16 @@ fn check_source(check: &mut Check, path: &Path, volume: &Value) {
 /// What the names of drivers may be long.
 const DRIVER_BYTES_MAX: usize = 63;
 
+pub fn check_driver_name(check: &mut Check, path: &Path, driver: &Value) {
+    if check.present(path, driver) {
+        let driver = text(driver);
+        if driver.len() > DRIVER_BYTES_MAX {
+            check.causes.push(crate::field::too_long(path, DRIVER_BYTES_MAX));
+        }
+        check.named(path, driver, names::dns1123_subdomain(&driver.to_lowercase()));
+    }
+}
+
 /// Sources that Pods' volumes and persistent volumes have alike.
 pub fn check_shared_source(check: &mut Check, path: &Path, kind: &str, source: &Value) {
     match kind {
@@ -110,14 +120,7 @@ pub fn check_shared_source(check: &mut Check, path: &Path, kind: &str, source: &
             }
         }
         "csi" => {
-            let path = path.field("driver");
-            if check.present(&path, &source["driver"]) {
-                let driver = text(&source["driver"]);
-                if driver.len() > DRIVER_BYTES_MAX {
-                    check.causes.push(crate::field::too_long(&path, DRIVER_BYTES_MAX));
-                }
-                check.named(&path, driver, names::dns1123_subdomain(&driver.to_lowercase()));
-            }
+            check_driver_name(check, &path.field("driver"), &source["driver"]);
         }
         "iscsi" => {
             check.present(&path.field("targetPortal"), &source["targetPortal"]);

@@ -231,6 +231,7 @@ pub fn check_stateful_set(check: &mut Check, set: &Value, old: Option<&Value>) {
         spec,
         &["replicas", "minReadySeconds", "revisionHistoryLimit"],
     );
+    check.non_negative(&path.field("ordinals.start"), &spec["ordinals"]["start"]);
     if !text(&spec["serviceName"]).is_empty() && old.is_none() {
         let name = text(&spec["serviceName"]);
         check.named(&path.field("serviceName"), name, names::dns1123_label(name));
@@ -278,9 +279,14 @@ pub fn check_stateful_set(check: &mut Check, set: &Value, old: Option<&Value>) {
     }
 }
 
-/// The template with the volumes that its Pods get from the claims, so that mounts of those are found.
+/// The template as its Pods will have it: with the volumes that they get from the claims, so that mounts of those are
+/// found, and without the names that are given to them.
 fn with_claimed_volumes(spec: &Value) -> Value {
     let mut template = spec["template"].clone();
+    if let Some(pod) = template["spec"].as_object_mut() {
+        // The controller writes its own over them.
+        pod.retain(|field, _| !matches!(field.as_str(), "subdomain" | "hostname"));
+    }
     let claims = list(&spec["volumeClaimTemplates"]);
     if claims.is_empty() || !template["spec"].is_object() {
         return template;

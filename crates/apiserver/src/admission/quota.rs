@@ -119,9 +119,6 @@ impl Registry {
         let quotas = Quotas::read(place.plane, namespace).await?;
         charge.beside.compares = vec![quotas.unchanged()];
         charge.beside.ops = self.charged(place, &quotas, old, new, overdraft).await?;
-        if charge.beside.ops.is_empty() {
-            charge.turn = None;
-        }
         Ok(charge)
     }
 

@@ -134,3 +134,36 @@ fn network_policies_name_ports_and_peers() {
         ]
     );
 }
+
+#[test]
+fn a_signing_request_says_what_for_and_by_whom() {
+    let kind = cluster(
+        "certificates.k8s.io",
+        "certificatesigningrequests",
+        "CertificateSigningRequest",
+    );
+    let request = |usages: Value, signer: &str| json!({"metadata": {"name": "r"}, "spec": {"request": "YQ==", "usages": usages, "signerName": signer}});
+
+    assert_eq!(
+        created(
+            &kind,
+            request(json!(["client auth"]), "kubernetes.io/kube-apiserver-client")
+        ),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        created(&kind, request(json!([]), "signer")),
+        [
+            "spec.usages: Required value",
+            "spec.signerName: Invalid value: \"signer\": must be a fully qualified domain and path of the form \
+             'example.com/signer-name'"
+        ]
+    );
+    assert_eq!(
+        created(&kind, request(json!(["signing", "signing"]), "local/x")),
+        [
+            "spec.usages[1]: Duplicate value: \"signing\"",
+            "spec.signerName: Invalid value: \"local\": should be a domain with at least two segments separated by dots"
+        ]
+    );
+}

@@ -10,6 +10,7 @@ mod pods;
 mod scaling;
 mod services;
 mod storage;
+mod workloads;
 
 /// An object as it reaches validation: decoded and defaulted.
 fn prepared(resource: &Resource, mut object: Value) -> Value {

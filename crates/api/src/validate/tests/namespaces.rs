@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{created, updated};
-use crate::resource::{NAMESPACES, Resource, Scope};
+use crate::resource::{EVENTS, NAMESPACES, NODES, Resource, Scope};
 
 const QUOTAS: Resource = Resource::built_in("", "v1", "resourcequotas", "ResourceQuota", Scope::Namespaced);
 const LIMITS: Resource = Resource::built_in("", "v1", "limitranges", "LimitRange", Scope::Namespaced);
@@ -128,5 +128,30 @@ fn a_namespaces_finalizers_have_an_owner() {
             "spec.finalizers: Invalid value: \"mine\": name is neither a standard finalizer name nor is it fully \
              qualified"
         ]
+    );
+}
+
+#[test]
+fn an_event_lies_where_its_object_does() {
+    let event = |namespace: &str, about: Value| {
+        let event = json!({"metadata": {"name": "e", "namespace": namespace}, "involvedObject": about});
+        created(&EVENTS, event)
+    };
+
+    assert_eq!(event("n", json!({"kind": "Pod", "namespace": "n"})), Vec::<String>::new());
+    assert_eq!(event("default", json!({"kind": "Node"})), Vec::<String>::new());
+    assert_eq!(
+        event("n", json!({"kind": "Pod", "namespace": "m"})),
+        ["involvedObject.namespace: Invalid value: \"m\": does not match event.namespace"]
+    );
+}
+
+#[test]
+fn a_node_keeps_its_addresses() {
+    let node = |cidr: &str| json!({"metadata": {"name": "n"}, "spec": {"podCIDR": cidr, "podCIDRs": [cidr]}});
+
+    assert_eq!(
+        updated(&NODES, node("10.2.0.0/24"), node("10.1.0.0/24")),
+        ["spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid"]
     );
 }

@@ -128,3 +128,26 @@ fn a_class_stays_what_it_is() {
         ["parameters: Invalid value: {\"type\":\"ssd\"}: field is immutable"]
     );
 }
+
+#[test]
+fn drivers_are_checked_with_what_nodes_have_of_them() {
+    let drivers = Resource::built_in("storage.k8s.io", "v1", "csidrivers", "CSIDriver", Scope::Cluster);
+    let nodes = Resource::built_in("storage.k8s.io", "v1", "csinodes", "CSINode", Scope::Cluster);
+    let driver = |spec: Value| created(&drivers, json!({"metadata": {"name": "d.example.com"}, "spec": spec}));
+
+    assert_eq!(driver(json!({})), Vec::<String>::new());
+    assert_eq!(
+        driver(json!({"tokenRequests": [{"audience": "a", "expirationSeconds": 60}, {"audience": "a"}]})),
+        [
+            "spec.tokenRequests[0].expirationSeconds: Invalid value: 60: may not specify a duration less than 10 minutes",
+            "spec.tokenRequests[1].audience: Duplicate value: \"a\""
+        ]
+    );
+    assert_eq!(
+        created(
+            &nodes,
+            json!({"metadata": {"name": "n"}, "spec": {"drivers": [{"name": "d.example.com", "nodeID": ""}]}})
+        ),
+        ["spec.drivers[0].nodeID: Required value"]
+    );
+}
