@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::check::{Check, list, text};
+use super::check::{Check, Seen, list, text};
 use crate::{
     field::{self, Path},
     names,
@@ -51,12 +51,13 @@ pub fn check_signing_request(check: &mut Check, request: &Value, old: Option<&Va
     if usages.is_empty() {
         check.required(&usages_path, "");
     }
+    let mut seen = Seen::default();
     for (at, usage) in usages.iter().enumerate() {
         let path = usages_path.index(at);
         if !USAGES.contains(&text(usage)) {
             check.not_supported(&path, usage.clone(), &USAGES);
         }
-        if usages[..at].contains(usage) {
+        if seen.again(text(usage)) {
             check.duplicate(&path, usage.clone());
         }
     }

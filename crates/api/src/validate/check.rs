@@ -1,6 +1,6 @@
 //! What the checks of all kinds are made of.
 
-use std::{fmt::Display, net::IpAddr};
+use std::{collections::HashSet, fmt::Display, net::IpAddr};
 
 use serde_json::{Map, Value};
 
@@ -14,6 +14,21 @@ use crate::{
 #[derive(Default)]
 pub struct Check {
     pub causes: Vec<Cause>,
+}
+
+/// What has come before in a list. Lists are as long as a body allows, so it is a set.
+#[derive(Default)]
+pub struct Seen(HashSet<String>);
+
+impl Seen {
+    /// Whether this has come before.
+    pub fn again(&mut self, key: impl Into<String>) -> bool {
+        !self.0.insert(key.into())
+    }
+
+    pub fn has(&self, key: &str) -> bool {
+        self.0.contains(key)
+    }
 }
 
 /// A field's text; empty if it is absent.

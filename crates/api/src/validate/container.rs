@@ -1,11 +1,11 @@
 //! Containers of a Pod: what runs, what it is given, how it is probed.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde_json::Value;
 
 use super::{
-    check::{Check, list, text},
+    check::{Check, Seen, list, text},
     env::{check_env, check_env_from},
     resources::check_resources,
     restart, security,
@@ -13,9 +13,23 @@ use super::{
 };
 use crate::{field::Path, names};
 
+/// What containers have to agree with.
+struct Pod<'a> {
+    spec: &'a Value,
+    volumes: &'a Volumes<'a>,
+    /// Device claims by name.
+    claims: BTreeSet<&'a str>,
+}
+
 /// All containers of a Pod spec, of the three kinds.
 pub fn check_containers(check: &mut Check, path: &Path, spec: &Value, volumes: &Volumes) {
     let grace = spec["terminationGracePeriodSeconds"].as_i64();
+    let claims = list(&spec["resourceClaims"]).iter();
+    let pod = Pod {
+        spec,
+        volumes,
+        claims: claims.map(|claim| text(&claim["name"])).collect(),
+    };
     let containers = list(&spec["containers"]);
     let containers_path = path.field("containers");
     if containers.is_empty() {
@@ -24,7 +38,7 @@ pub fn check_containers(check: &mut Check, path: &Path, spec: &Value, volumes: &
     let mut names: HashSet<&str> = HashSet::new();
     for (at, container) in containers.iter().enumerate() {
         let path = containers_path.index(at);
-        check_container(check, &path, container, volumes, spec);
+        check_container(check, &path, container, &pod);
         unique(check, &path, container, &mut names);
         check_hooks(check, &path, container, grace, spec);
         restart::check_policy(check, &path, container);
@@ -34,7 +48,7 @@ pub fn check_containers(check: &mut Check, path: &Path, spec: &Value, volumes: &
     let init_path = path.field("initContainers");
     for (at, container) in list(&spec["initContainers"]).iter().enumerate() {
         let path = init_path.index(at);
-        check_container(check, &path, container, volumes, spec);
+        check_container(check, &path, container, &pod);
         restart::check_policy(check, &path, container);
         unique(check, &path, container, &mut names);
         check_host_ports(check, &init_path, std::slice::from_ref(container));
@@ -55,7 +69,7 @@ pub fn check_containers(check: &mut Check, path: &Path, spec: &Value, volumes: &
     let ephemeral_path = path.field("ephemeralContainers");
     for (at, container) in list(&spec["ephemeralContainers"]).iter().enumerate() {
         let path = ephemeral_path.index(at);
-        check_container(check, &path, container, volumes, spec);
+        check_container(check, &path, container, &pod);
         unique(check, &path, container, &mut names);
         let target = text(&container["targetContainerName"]);
         if !target.is_empty() && !others.contains(target) {
@@ -97,7 +111,7 @@ fn unique<'a>(check: &mut Check, path: &Path, container: &'a Value, names: &mut 
     }
 }
 
-fn check_container(check: &mut Check, path: &Path, container: &Value, volumes: &Volumes, spec: &Value) {
+fn check_container(check: &mut Check, path: &Path, container: &Value, pod: &Pod) {
     check.required_name(&path.field("name"), &container["name"], names::dns1123_label);
     check.present(&path.field("image"), &container["image"]);
     let policies = ["File", "FallbackToLogsOnError"];
@@ -109,36 +123,31 @@ fn check_container(check: &mut Check, path: &Path, container: &Value, volumes: &
     check_ports(check, &path.field("ports"), &container["ports"]);
     check_env(check, &path.field("env"), &container["env"]);
     check_env_from(check, &path.field("envFrom"), &container["envFrom"]);
-    volume::check_mounts(check, path, container, volumes);
+    volume::check_mounts(check, path, container, pod.volumes);
     let pulls = ["Always", "IfNotPresent", "Never"];
     check.one_of(&path.field("imagePullPolicy"), &container["imagePullPolicy"], &pulls);
-    let claims: Vec<&str> = list(&spec["resourceClaims"])
-        .iter()
-        .map(|claim| text(&claim["name"]))
-        .collect();
-    check_resources(check, &path.field("resources"), &container["resources"], &claims);
-    let policy = text(&spec["restartPolicy"]);
+    check_resources(check, &path.field("resources"), &container["resources"], &pod.claims);
+    let policy = text(&pod.spec["restartPolicy"]);
     restart::check_resize(check, &path.field("resizePolicy"), &container["resizePolicy"], policy);
     security::check_container_security(
         check,
         &path.field("securityContext"),
         &container["securityContext"],
-        spec,
+        pod.spec,
     );
 }
 
 fn check_ports(check: &mut Check, path: &Path, ports: &Value) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::default();
     for (at, port) in list(ports).iter().enumerate() {
         let path = path.index(at);
         let name = text(&port["name"]);
         if !name.is_empty() {
             let problems = names::port_name(name);
-            if problems.is_empty() && seen.contains(&name) {
+            if problems.is_empty() && seen.again(name) {
                 check.duplicate(&path.field("name"), name);
             }
             check.named(&path.field("name"), name, problems);
-            seen.push(name);
         }
         if port["containerPort"].as_i64().unwrap_or(0) == 0 {
             check.required(&path.field("containerPort"), "");

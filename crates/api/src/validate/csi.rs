@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    check::{Check, entries, list, text},
+    check::{Check, Seen, entries, list, text},
     volume::check_driver_name,
 };
 use crate::{field::Path, names};
@@ -28,10 +28,11 @@ pub fn check_driver(check: &mut Check, driver: &Value) {
     check.one_of_or_none(&path.field("fsGroupPolicy"), &spec["fsGroupPolicy"], &policies);
     let tokens_path = path.field("tokenRequests");
     let tokens = list(&spec["tokenRequests"]);
+    let mut seen = Seen::default();
     for (at, token) in tokens.iter().enumerate() {
         let path = tokens_path.index(at);
         let audience = text(&token["audience"]);
-        if tokens[..at].iter().any(|other| text(&other["audience"]) == audience) {
+        if seen.again(audience) {
             check.duplicate(&path.field("audience"), audience);
             continue;
         }
@@ -60,6 +61,7 @@ pub fn check_node_drivers(check: &mut Check, node: &Value) {
     let spec = Path::ROOT.field("spec");
     let drivers_path = spec.field("drivers");
     let drivers = list(&node["spec"]["drivers"]);
+    let mut seen = Seen::default();
     for (at, driver) in drivers.iter().enumerate() {
         let path = drivers_path.index(at);
         check_driver_name(check, &path.field("name"), &driver["name"]);
@@ -72,7 +74,7 @@ pub fn check_node_drivers(check: &mut Check, node: &Value) {
         }
         let allocatable = path.field("allocatable");
         check.non_negative(&allocatable.field("count"), &driver["allocatable"]["count"]);
-        if drivers[..at].iter().any(|other| other["name"] == driver["name"]) {
+        if seen.again(text(&driver["name"])) {
             check.duplicate(&path.field("name"), text(&driver["name"]));
         }
         for key in list(&driver["topologyKeys"]) {

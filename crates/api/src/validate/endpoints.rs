@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::{
-    check::{Check, list, text},
+    check::{Check, Seen, list, text},
     service::PROTOCOLS,
 };
 use crate::{
@@ -69,13 +69,14 @@ pub fn check_endpoint_slice(check: &mut Check, slice: &Value, old: Option<&Value
             .push(field::too_many(&ports_path, ports.len(), SLICE_PORTS_MAX));
         return;
     }
+    let mut seen = Seen::default();
     for (at, port) in ports.iter().enumerate() {
         let path = ports_path.index(at);
         let name = text(&port["name"]);
         if !name.is_empty() {
             check.named(&path.field("name"), name, names::dns1123_label(name));
         }
-        if ports[..at].iter().any(|other| text(&other["name"]) == name) {
+        if seen.again(name) {
             check.duplicate(&path.field("name"), name);
         }
         check.one_of(&path.field("protocol"), &port["protocol"], &PROTOCOLS);

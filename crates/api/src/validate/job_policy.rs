@@ -1,8 +1,10 @@
 //! When a Job ends early: by how its Pods failed, or by which of them succeeded.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
-use super::check::{Check, list, text};
+use super::check::{Check, Seen, list, text};
 use crate::{
     field::{self, Path},
     names,
@@ -30,6 +32,12 @@ pub fn check_failure_policy(check: &mut Check, path: &Path, spec: &Value) {
     if rules.len() > RULES_MAX {
         check.causes.push(field::too_many(&rules_path, rules.len(), RULES_MAX));
     }
+    let pod = &spec["template"]["spec"];
+    let containers: HashSet<&str> = ["containers", "initContainers"]
+        .into_iter()
+        .flat_map(|kind| list(&pod[kind]))
+        .map(|container| text(&container["name"]))
+        .collect();
     for (at, rule) in rules.iter().enumerate() {
         let path = rules_path.index(at);
         let action = text(&rule["action"]);
@@ -42,12 +50,7 @@ pub fn check_failure_policy(check: &mut Check, path: &Path, spec: &Value) {
             check.not_supported(&action_path, action, &ACTIONS);
         }
         if !rule["onExitCodes"].is_null() {
-            check_exit_codes(
-                check,
-                &path.field("onExitCodes"),
-                &rule["onExitCodes"],
-                &spec["template"]["spec"],
-            );
+            check_exit_codes(check, &path.field("onExitCodes"), &rule["onExitCodes"], &containers);
         }
         check_conditions(check, &path.field("onPodConditions"), &rule["onPodConditions"]);
         match (rule["onExitCodes"].is_null(), list(&rule["onPodConditions"]).is_empty()) {
@@ -64,7 +67,7 @@ pub fn check_failure_policy(check: &mut Check, path: &Path, spec: &Value) {
     }
 }
 
-fn check_exit_codes(check: &mut Check, path: &Path, codes: &Value, pod: &Value) {
+fn check_exit_codes(check: &mut Check, path: &Path, codes: &Value, containers: &HashSet<&str>) {
     const OPERATORS: [&str; 2] = ["In", "NotIn"];
     let operator = text(&codes["operator"]);
     if operator.is_empty() {
@@ -74,8 +77,7 @@ fn check_exit_codes(check: &mut Check, path: &Path, codes: &Value, pod: &Value) 
         check.not_supported(&path.field("operator"), operator, &OPERATORS);
     }
     if let Some(name) = codes["containerName"].as_str() {
-        let mut containers = list(&pod["containers"]).iter().chain(list(&pod["initContainers"]));
-        if !containers.any(|container| container["name"] == name) {
+        if !containers.contains(name) {
             let detail = "must be one of the container or initContainer names in the pod template";
             check.invalid(&path.field("containerName"), name, detail);
         }
@@ -90,12 +92,13 @@ fn check_exit_codes(check: &mut Check, path: &Path, codes: &Value, pod: &Value) 
             .push(field::too_many(&values_path, values.len(), EXIT_CODES_MAX));
     }
     let number = |value: &Value| value.as_i64().unwrap_or(0);
+    let mut seen = Seen::default();
     for (at, value) in values.iter().enumerate() {
         let path = values_path.index(at);
         if operator == "In" && number(value) == 0 {
             check.invalid(&path, value.clone(), "must not be 0 for the In operator");
         }
-        if values[..at].contains(value) {
+        if seen.again(value.to_string()) {
             check.duplicate(&path, value.clone());
         }
     }

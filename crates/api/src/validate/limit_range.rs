@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{
-    check::{Check, list, text},
+    check::{Check, Seen, list, text},
     resources::{check_container_resource, check_resource_name, overcommits},
 };
 use crate::{
@@ -19,11 +19,12 @@ pub fn check_limit_range(check: &mut Check, range: &Value) {
     let spec = Path::ROOT.field("spec");
     let limits_path = spec.field("limits");
     let limits = list(&range["spec"]["limits"]);
+    let mut seen = Seen::default();
     for (at, limit) in limits.iter().enumerate() {
         let path = limits_path.index(at);
         let kind = text(&limit["type"]);
         check_type(check, &path.field("type"), kind);
-        if limits[..at].iter().any(|other| other["type"] == limit["type"]) {
+        if seen.again(kind) {
             check.duplicate(&path.field("type"), kind);
         }
         check_limit(check, &path, limit, kind);

@@ -1,9 +1,11 @@
 //! Pods and Pod specs.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::{
-    check::{Check, list, text},
+    check::{Check, Seen, list, text},
     container, resources, scheduling, security, volume,
 };
 use crate::{field::Path, names, status::Cause};
@@ -156,7 +158,7 @@ pub fn check_pod_spec(check: &mut Check, path: &Path, spec: &Value, of: Template
         check,
         &path.field("overhead"),
         &serde_json::json!({"limits": spec["overhead"]}),
-        &[],
+        &BTreeSet::new(),
     );
     security::check_system(check, path, spec);
     volume::check_file_keys(check, path, spec);
@@ -267,14 +269,13 @@ fn check_gates(check: &mut Check, path: &Path, spec: &Value) {
         );
     }
     let scheduling = path.field("schedulingGates");
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::default();
     for (at, gate) in list(&spec["schedulingGates"]).iter().enumerate() {
         let name = text(&gate["name"]);
         let path = scheduling.index(at);
         check.named(&path, name, names::qualified_name(name));
-        if seen.contains(&name) {
+        if seen.again(name) {
             check.duplicate(&path, name);
         }
-        seen.push(name);
     }
 }

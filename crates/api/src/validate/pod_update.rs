@@ -1,5 +1,7 @@
 //! What may change of a Pod that exists: images, deadlines, more tolerations, fewer gates.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::check::{Check, list, text};
@@ -32,8 +34,9 @@ pub fn check_pod_update(check: &mut Check, new: &Value, old: &Value) {
     check_deadline(check, &path.field("activeDeadlineSeconds"), spec, old);
     check_tolerations(check, &path.field("tolerations"), spec, old);
     let gates = path.field("schedulingGates");
+    let known: HashSet<&Value> = list(&old["schedulingGates"]).iter().collect();
     for (at, gate) in list(&spec["schedulingGates"]).iter().enumerate() {
-        if !list(&old["schedulingGates"]).contains(gate) {
+        if !known.contains(gate) {
             let gate_path = gates.index(at);
             let name = text(&gate["name"]);
             let detail = format!("only deletion is allowed, but found new scheduling gate '{name}'");
@@ -80,7 +83,7 @@ fn check_tolerations(check: &mut Check, path: &Path, spec: &Value, old: &Value) 
         }
         toleration
     };
-    let kept: Vec<Value> = list(&spec["tolerations"]).iter().map(without_seconds).collect();
+    let kept: HashSet<Value> = list(&spec["tolerations"]).iter().map(without_seconds).collect();
     if !list(&old["tolerations"])
         .iter()
         .all(|toleration| kept.contains(&without_seconds(toleration)))

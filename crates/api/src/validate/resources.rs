@@ -1,9 +1,11 @@
 //! Amounts of resources that containers and Pods ask for and nodes have.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::{
-    check::{Check, entries, list, text},
+    check::{Check, Seen, entries, list, text},
     quota::is_standard,
 };
 use crate::{
@@ -14,7 +16,7 @@ use crate::{
 };
 
 /// Requests, limits and device claims of a container; `claims` are those of its Pod by name.
-pub fn check_resources(check: &mut Check, path: &Path, resources: &Value, claims: &[&str]) {
+pub fn check_resources(check: &mut Check, path: &Path, resources: &Value, claims: &BTreeSet<&str>) {
     check_requirements(check, path, resources, check_container_resource);
     check_claims(check, &path.field("claims"), &resources["claims"], claims);
 }
@@ -124,8 +126,8 @@ pub fn check_amount(check: &mut Check, path: &Path, name: &str, amount: &Value) 
     }
 }
 
-fn check_claims(check: &mut Check, path: &Path, own: &Value, claims: &[&str]) {
-    let mut seen: Vec<String> = Vec::new();
+fn check_claims(check: &mut Check, path: &Path, own: &Value, claims: &BTreeSet<&str>) {
+    let (mut seen, mut parted) = (Seen::default(), Seen::default());
     for (at, claim) in list(own).iter().enumerate() {
         let path = path.index(at);
         let (name, request) = (text(&claim["name"]), text(&claim["request"]));
@@ -134,21 +136,25 @@ fn check_claims(check: &mut Check, path: &Path, own: &Value, claims: &[&str]) {
             continue;
         }
         let mut key = name.to_owned();
-        if seen.contains(&key) {
+        if seen.has(&key) {
             check.duplicate(&path, name);
         } else {
             if !request.is_empty() {
                 check.named(&path.field("request"), request, names::dns1123_label(request));
                 key = format!("{name}/{request}");
             }
-            let overlaps = seen.contains(&key)
-                || (request.is_empty() && seen.iter().any(|other| other.split('/').next() == Some(name)));
-            if overlaps {
+            // All of a claim after a part of it.
+            let overlaps = if request.is_empty() {
+                parted.has(name)
+            } else {
+                parted.again(name);
+                false
+            };
+            if seen.again(key.as_str()) || overlaps {
                 check.duplicate(&path, key.as_str());
             }
-            seen.push(key);
         }
-        if !claims.contains(&name) {
+        if !claims.contains(name) {
             let mut cause = field::not_found(&path, name);
             cause
                 .message
@@ -156,9 +162,8 @@ fn check_claims(check: &mut Check, path: &Path, own: &Value, claims: &[&str]) {
             if claims.is_empty() {
                 cause.message.push_str(" which is empty");
             } else {
-                let mut sorted = claims.to_vec();
-                sorted.sort_unstable();
-                cause.message.push_str(&format!(": {}", sorted.join(", ")));
+                let all: Vec<&str> = claims.iter().copied().collect();
+                cause.message.push_str(&format!(": {}", all.join(", ")));
             }
             check.causes.push(cause);
         }
@@ -221,12 +226,13 @@ fn check_pod_resource(check: &mut Check, path: &Path, name: &str) {
 
 /// Device claims of a Pod.
 pub fn check_pod_claims(check: &mut Check, path: &Path, claims: &Value) {
+    let mut seen = Seen::default();
     for (at, claim) in list(claims).iter().enumerate() {
         let path = path.index(at);
         let name = text(&claim["name"]);
         if name.is_empty() {
             check.required(&path.field("name"), "");
-        } else if list(claims)[..at].iter().any(|other| other["name"] == name) {
+        } else if seen.again(name) {
             check.duplicate(&path.field("name"), name);
         } else {
             check.named(&path.field("name"), name, names::dns1123_label(name));

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::check::{Check, list, text};
+use super::check::{Check, Seen, list, text};
 use crate::field::{self, Path};
 
 const RULES_MAX: usize = 20;
@@ -52,9 +52,10 @@ pub fn check_policy(check: &mut Check, path: &Path, container: &Value) {
 /// `pod_policy` is the Pod's restart policy.
 pub fn check_resize(check: &mut Check, path: &Path, policies: &Value, pod_policy: &str) {
     let policies = list(policies);
+    let mut seen = Seen::default();
     for (at, policy) in policies.iter().enumerate() {
         let resource = text(&policy["resourceName"]);
-        if policies[..at].iter().any(|other| other["resourceName"] == resource) {
+        if seen.again(resource) {
             check.duplicate(&path.index(at), resource);
         }
         let restart = text(&policy["restartPolicy"]);

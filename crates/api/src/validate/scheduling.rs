@@ -1,5 +1,7 @@
 //! Where a Pod wants to go: affinity, tolerations, spreading.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::Value;
 
 use super::check::{Check, list, text};
@@ -177,6 +179,14 @@ pub fn check_effect(check: &mut Check, path: &Path, effect: &str) {
 
 pub fn check_spread(check: &mut Check, path: &Path, constraints: &Value) {
     let constraints = list(constraints);
+    let last: HashMap<String, usize> = constraints
+        .iter()
+        .enumerate()
+        .map(|(at, it)| {
+            let shown = format!("{{{}, {}}}", text(&it["topologyKey"]), text(&it["whenUnsatisfiable"]));
+            (shown, at)
+        })
+        .collect();
     for (at, constraint) in constraints.iter().enumerate() {
         let path = path.index(at);
         check.positive(&path.field("maxSkew"), &constraint["maxSkew"]);
@@ -188,12 +198,9 @@ pub fn check_spread(check: &mut Check, path: &Path, constraints: &Value) {
         if !actions.contains(&action) {
             check.not_supported(&path.field("whenUnsatisfiable"), action, &actions);
         }
-        let repeated = constraints[at + 1..].iter().any(|other| {
-            other["topologyKey"] == constraint["topologyKey"]
-                && other["whenUnsatisfiable"] == constraint["whenUnsatisfiable"]
-        });
-        if repeated {
-            let shown = format!("{{{}, {action}}}", text(&constraint["topologyKey"]));
+        let shown = format!("{{{}, {action}}}", text(&constraint["topologyKey"]));
+        // It is told of all but the last.
+        if last.get(&shown) != Some(&at) {
             check.duplicate(&path.field("{topologyKey, whenUnsatisfiable}"), shown);
         }
         if !constraint["minDomains"].is_null() {
@@ -226,7 +233,8 @@ fn check_label_keys(check: &mut Check, path: &Path, term: &Value) {
         }
     }
     let same = list(&term["matchLabelKeys"]);
-    let mut selected: Vec<&str> = selector["matchLabels"]
+    let positions: HashMap<&str, usize> = same.iter().enumerate().map(|(at, key)| (text(key), at)).collect();
+    let mut selected: HashSet<&str> = selector["matchLabels"]
         .as_object()
         .into_iter()
         .flatten()
@@ -234,15 +242,16 @@ fn check_label_keys(check: &mut Check, path: &Path, term: &Value) {
         .collect();
     for expression in list(&selector["matchExpressions"]) {
         let key = text(&expression["key"]);
-        let listed = same.iter().position(|listed| listed == key);
-        if let Some(at) = listed.filter(|_| selected.contains(&key)) {
-            check.invalid(&path.index(at), key, "exists in both matchLabelKeys and labelSelector");
+        let listed = positions.get(key);
+        if let Some(at) = listed.filter(|_| selected.contains(key)) {
+            check.invalid(&path.index(*at), key, "exists in both matchLabelKeys and labelSelector");
         }
-        selected.push(key);
+        selected.insert(key);
     }
     let keys = path.field("matchLabelKeys");
+    let different: HashSet<&str> = list(&term["mismatchLabelKeys"]).iter().map(text).collect();
     for (at, key) in same.iter().enumerate() {
-        if list(&term["mismatchLabelKeys"]).contains(key) {
+        if different.contains(text(key)) {
             let detail = "exists in both matchLabelKeys and mismatchLabelKeys";
             check.invalid(&keys.index(at), text(key), detail);
         }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::check::{Check, list, text};
+use super::check::{Check, Seen, list, text};
 use crate::field::{self, Path};
 
 pub fn check_pod_security(check: &mut Check, spec_path: &Path, spec: &Value) {
@@ -34,7 +34,7 @@ pub fn check_pod_security(check: &mut Check, spec_path: &Path, spec: &Value) {
 /// Sysctls of the host can't be set where the Pod has the host's namespace.
 fn check_sysctls(check: &mut Check, sysctls: &Path, spec: &Value) {
     let security = &spec["securityContext"];
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = Seen::default();
     for (at, sysctl) in list(&security["sysctls"]).iter().enumerate() {
         let path = sysctls.index(at);
         let name = text(&sysctl["name"]);
@@ -47,10 +47,9 @@ fn check_sysctls(check: &mut Check, sysctls: &Path, spec: &Value) {
                 "must have at most 253 characters and match regex \
                  ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$",
             );
-        } else if seen.contains(&name) {
+        } else if seen.again(name) {
             check.duplicate(&path.field("name"), name);
         }
-        seen.push(name);
         let dotted = name.replace('/', ".");
         let of_ipc = ["kernel.shm", "kernel.msg", "fs.mqueue."]
             .into_iter()

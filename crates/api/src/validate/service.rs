@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::{
-    check::{Check, list, text},
+    check::{Check, Seen, list, text},
     endpoints::check_endpoint_address,
     ingress::check_cidr,
 };
@@ -86,6 +86,7 @@ fn check_external_name(check: &mut Check, path: &Path, spec: &Value) {
 }
 
 fn check_ports(check: &mut Check, path: &Path, ports: &[Value], kind: &str) {
+    let (mut names_seen, mut seen) = (Seen::default(), Seen::default());
     for (at, port) in ports.iter().enumerate() {
         let item = path.index(at);
         let name = text(&port["name"]);
@@ -95,7 +96,7 @@ fn check_ports(check: &mut Check, path: &Path, ports: &[Value], kind: &str) {
             }
         } else {
             check.named(&item.field("name"), name, names::dns1123_label(name));
-            if ports[..at].iter().any(|other| other["name"] == name) {
+            if names_seen.again(name) {
                 check.duplicate(&item.field("name"), name);
             }
         }
@@ -113,11 +114,9 @@ fn check_ports(check: &mut Check, path: &Path, ports: &[Value], kind: &str) {
         if node_port != 0 && kind == "ClusterIP" {
             check.forbidden(&item.field("nodePort"), "may not be used when `type` is 'ClusterIP'");
         }
-        let before = &ports[..at];
-        let same = |field: &str| {
-            before
-                .iter()
-                .any(|other| other["protocol"] == port["protocol"] && other[field] == port[field])
+        let mut same = |field: &str| {
+            let key = format!("{field}/{}/{}", text(&port["protocol"]), port[field]);
+            seen.again(key)
         };
         if node_port != 0 && same("nodePort") {
             check.duplicate(&item.field("nodePort"), node_port);

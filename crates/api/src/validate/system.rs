@@ -1,9 +1,11 @@
 //! Kinds about the plane and its nodes.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::{
-    check::{Check, entries, list, percent_of, text},
+    check::{Check, Seen, entries, list, percent_of, text},
     resources, scheduling,
 };
 use crate::{field::Path, names};
@@ -29,6 +31,7 @@ pub fn check_node(check: &mut Check, node: &Value, old: Option<&Value>) {
     // Upstream puts them under metadata in its messages.
     let taints_path = metadata.field("taints");
     let taints = list(&node["spec"]["taints"]);
+    let mut seen = Seen::default();
     for (at, taint) in taints.iter().enumerate() {
         let path = taints_path.index(at);
         let key = text(&taint["key"]);
@@ -41,8 +44,7 @@ pub fn check_node(check: &mut Check, node: &Value, old: Option<&Value>) {
         if check.present(&path.field("effect"), &taint["effect"]) {
             scheduling::check_effect(check, &path.field("effect"), text(&taint["effect"]));
         }
-        let same = |other: &&Value| other["key"] == taint["key"] && other["effect"] == taint["effect"];
-        if taints[..at].iter().any(|other| same(&other)) {
+        if seen.again(format!("{key}:{}", text(&taint["effect"]))) {
             let mut cause = crate::field::duplicate(&path, taint.clone());
             cause.message.push_str(": taints must be unique by key and effect pair");
             check.causes.push(cause);
@@ -177,19 +179,16 @@ pub fn check_runtime_class(check: &mut Check, class: &Value, old: Option<&Value>
     }
     check.required_name(&handler, &class["handler"], names::dns1123_label);
     let fixed = serde_json::json!({"limits": class["overhead"]["podFixed"]});
-    resources::check_resources(check, &Path::ROOT.field("overhead"), &fixed, &[]);
+    resources::check_resources(check, &Path::ROOT.field("overhead"), &fixed, &BTreeSet::new());
     let path = Path::ROOT.field("scheduling");
     check.labels(&path.field("nodeSelector"), &class["scheduling"]["nodeSelector"]);
     let tolerations_path = path.field("tolerations");
     let tolerations = &class["scheduling"]["tolerations"];
     scheduling::check_tolerations(check, &tolerations_path, tolerations);
-    let same = |one: &Value, other: &Value| {
-        ["key", "operator", "value", "effect"]
-            .into_iter()
-            .all(|field| one[field] == other[field])
-    };
+    let mut seen = Seen::default();
     for (at, toleration) in list(tolerations).iter().enumerate() {
-        if list(tolerations)[..at].iter().any(|other| same(other, toleration)) {
+        let key = ["key", "operator", "value", "effect"].map(|field| text(&toleration[field]));
+        if seen.again(key.join("\n")) {
             check.duplicate(&tolerations_path.index(at), toleration.clone());
         }
     }

@@ -322,6 +322,10 @@ pub fn check_mounts(check: &mut Check, path: &Path, container: &Value, volumes: 
 
 /// Variables that are read from a file have it in an empty directory of the Pod.
 pub fn check_file_keys(check: &mut Check, path: &Path, spec: &Value) {
+    let volumes: HashMap<&str, &Value> = list(&spec["volumes"])
+        .iter()
+        .map(|volume| (text(&volume["name"]), volume))
+        .collect();
     for kind in ["initContainers", "containers", "ephemeralContainers"] {
         let containers = path.field(kind);
         for (at, container) in list(&spec[kind]).iter().enumerate() {
@@ -337,7 +341,7 @@ pub fn check_file_keys(check: &mut Check, path: &Path, spec: &Value) {
                 let from = variable.field("valueFrom");
                 let file = from.field("fileKeyRef");
                 let path = file.field("volumeName");
-                match list(&spec["volumes"]).iter().find(|volume| volume["name"] == name) {
+                match volumes.get(name) {
                     None => check.causes.push(crate::field::not_found(&path, name)),
                     Some(volume) if volume["emptyDir"].is_null() => {
                         check.invalid(&path, name, "referenced volume must be of type emptyDir");

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::check::{Check, list, text};
+use super::check::{Check, Seen, list, text};
 use crate::{field::Path, names};
 
 /// Upstream's limit of a call's time.
@@ -13,6 +13,7 @@ const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 pub fn check_webhooks(check: &mut Check, configuration: &Value) {
     let webhooks_path = Path::ROOT.field("webhooks");
     let webhooks = list(&configuration["webhooks"]);
+    let mut seen = Seen::default();
     for (at, webhook) in webhooks.iter().enumerate() {
         let path = webhooks_path.index(at);
         check_webhook(check, &path, webhook);
@@ -22,7 +23,7 @@ pub fn check_webhooks(check: &mut Check, configuration: &Value) {
             &webhook["admissionReviewVersions"],
         );
         let name = text(&webhook["name"]);
-        if !name.is_empty() && webhooks[..at].iter().any(|other| other["name"] == name) {
+        if !name.is_empty() && seen.again(name) {
             check.duplicate(&path.field("name"), name);
         }
     }
@@ -72,6 +73,7 @@ fn check_webhook(check: &mut Check, path: &Path, webhook: &Value) {
     check_client(check, &path.field("clientConfig"), &webhook["clientConfig"]);
     let conditions_path = path.field("matchConditions");
     let conditions = list(&webhook["matchConditions"]);
+    let mut seen = Seen::default();
     for (at, condition) in conditions.iter().enumerate() {
         let path = conditions_path.index(at);
         let name = text(&condition["name"]);
@@ -79,7 +81,7 @@ fn check_webhook(check: &mut Check, path: &Path, webhook: &Value) {
             check.required(&path.field("expression"), "");
         }
         check.required_name(&path.field("name"), &condition["name"], names::qualified_name);
-        if !name.is_empty() && conditions[..at].iter().any(|other| other["name"] == name) {
+        if !name.is_empty() && seen.again(name) {
             check.duplicate(&path.field("name"), name);
         }
     }
@@ -140,9 +142,10 @@ fn check_versions(check: &mut Check, path: &Path, versions: &Value) {
         check.required(path, "must specify one of v1, v1beta1");
         return;
     }
+    let mut seen = Seen::default();
     for (at, version) in all.iter().enumerate() {
         let path = path.index(at);
-        if all[..at].contains(version) {
+        if seen.again(text(version)) {
             check.invalid(&path, text(version), "duplicate version");
         } else {
             check.named(&path, text(version), names::dns1035_label(text(version)));
@@ -190,6 +193,7 @@ fn check_rule_resources(check: &mut Check, path: &Path, resources: &Value) {
     if all.is_empty() {
         check.required(path, "");
     }
+    let mut seen = Seen::default();
     for (at, one) in all.iter().enumerate() {
         let path = path.index(at);
         let Some((resource, sub)) = one.split_once('/') else {
@@ -199,11 +203,12 @@ fn check_rule_resources(check: &mut Check, path: &Path, resources: &Value) {
             continue;
         };
         for wider in [format!("{resource}/*"), format!("*/{sub}")] {
-            if all[..at].contains(&wider.as_str()) {
+            if seen.has(&wider) {
                 let detail = format!("if '{wider}' is present, must not specify {one}");
                 check.invalid(&path, *one, detail);
             }
         }
+        seen.again(*one);
     }
     if all.len() > 1 && all.contains(&"*/*") {
         let detail = "if '*/*' is present, must not specify other resources";

@@ -138,7 +138,10 @@ fn an_event_lies_where_its_object_does() {
         created(&EVENTS, event)
     };
 
-    assert_eq!(event("n", json!({"kind": "Pod", "namespace": "n"})), Vec::<String>::new());
+    assert_eq!(
+        event("n", json!({"kind": "Pod", "namespace": "n"})),
+        Vec::<String>::new()
+    );
     assert_eq!(event("default", json!({"kind": "Node"})), Vec::<String>::new());
     assert_eq!(
         event("n", json!({"kind": "Pod", "namespace": "m"})),
