@@ -76,11 +76,11 @@ fn check_exit_codes(check: &mut Check, path: &Path, codes: &Value, containers: &
     } else if !OPERATORS.contains(&operator) {
         check.not_supported(&path.field("operator"), operator, &OPERATORS);
     }
-    if let Some(name) = codes["containerName"].as_str() {
-        if !containers.contains(name) {
-            let detail = "must be one of the container or initContainer names in the pod template";
-            check.invalid(&path.field("containerName"), name, detail);
-        }
+    if let Some(name) = codes["containerName"].as_str()
+        && !containers.contains(name)
+    {
+        let detail = "must be one of the container or initContainer names in the pod template";
+        check.invalid(&path.field("containerName"), name, detail);
     }
     let values_path = path.field("values");
     let values = list(&codes["values"]);
