@@ -15,7 +15,7 @@ const ETCD: &str = "/usr/bin/etcd";
 pub struct Etcd {
     child: Child,
     pub endpoint: String,
-    _dir: tempfile::TempDir,
+    _dir: Option<tempfile::TempDir>,
 }
 
 impl Etcd {
@@ -24,6 +24,16 @@ impl Etcd {
     }
 
     pub fn start_in(dir: tempfile::TempDir) -> Option<Etcd> {
+        let path = dir.path().to_owned();
+        Etcd::launch(&path, Some(dir))
+    }
+
+    /// On a data directory that somebody else keeps.
+    pub fn start_on(dir: &std::path::Path) -> Option<Etcd> {
+        Etcd::launch(dir, None)
+    }
+
+    fn launch(path: &std::path::Path, dir: Option<tempfile::TempDir>) -> Option<Etcd> {
         if !std::path::Path::new(ETCD).exists() {
             println!("skipped: there is no {ETCD} (Debian's package etcd-server)");
             return None;
@@ -35,7 +45,7 @@ impl Etcd {
         let (client, peer) = (url(), url());
         let mut child = Command::new(ETCD)
             .arg("--data-dir")
-            .arg(dir.path())
+            .arg(path)
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &format!("default={peer}")])
