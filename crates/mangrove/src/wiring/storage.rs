@@ -48,7 +48,8 @@ impl Storage {
 fn what_to_do(error: OpenError) -> anyhow::Error {
     let advice = match &error {
         OpenError::InUse { .. } => "end that process by `mangrove down`, or choose another by --data-dir",
-        OpenError::OtherFormat { .. } => "use the version of this program that wrote it",
+        OpenError::OtherFormat { found, known, .. } if found > known => "use a newer version of this program",
+        OpenError::OtherFormat { .. } => "use the older version of this program that wrote it",
         OpenError::Corrupt { .. } => "nothing was changed: restore a backup, or choose another by --data-dir",
         OpenError::Io { .. } => "is the disk there, and may it be written? Or choose another by --data-dir",
     };
