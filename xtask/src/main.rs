@@ -7,6 +7,7 @@
 )]
 
 mod arrows;
+mod clients;
 mod command;
 mod demo;
 mod licences;

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::{arrows, command, licences, packages};
+use crate::{arrows, clients, command, licences, packages};
 
 pub fn run(filter: &[String]) -> Result<(), String> {
     packages::install(&[packages::BUILD, packages::DEMO, packages::TEST])?;
@@ -22,6 +22,7 @@ pub fn run(filter: &[String]) -> Result<(), String> {
             "warnings",
         ])
     })?;
+    clients::install();
     // The end-to-end tests start the program itself.
     step("build", || cargo(&["build", "--workspace", "--locked", "--quiet"]))?;
     let has_nextest = Command::new("cargo")

@@ -14,6 +14,7 @@ use crate::said::{PATIENCE, Said, line};
 
 #[derive(Clone, Debug)]
 pub struct Kubectl {
+    program: PathBuf,
     kubeconfig: PathBuf,
     /// Discovery caches belong to the test and leave with it.
     cache: PathBuf,
@@ -22,9 +23,29 @@ pub struct Kubectl {
 impl Kubectl {
     pub fn new(kubeconfig: impl Into<PathBuf>, cache: impl Into<PathBuf>) -> Kubectl {
         Kubectl {
+            program: "kubectl".into(),
             kubeconfig: kubeconfig.into(),
             cache: cache.into(),
         }
+    }
+
+    /// The same user with another kubectl.
+    #[must_use]
+    pub fn with_program(&self, program: impl Into<PathBuf>) -> Kubectl {
+        Kubectl {
+            program: program.into(),
+            ..self.clone()
+        }
+    }
+
+    /// Its minor version: 32 of `v1.32.4`.
+    pub fn minor(&self) -> u32 {
+        let version = self.json(&["version", "--client"]);
+        let minor = version["clientVersion"]["minor"].as_str().unwrap_or_default();
+        let digits = minor.trim_end_matches(|c: char| !c.is_ascii_digit());
+        digits
+            .parse()
+            .unwrap_or_else(|_| panic!("kubectl has a version: {version}"))
     }
 
     pub fn kubeconfig(&self) -> &Path {
@@ -32,7 +53,7 @@ impl Kubectl {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("kubectl");
+        let mut command = Command::new(&self.program);
         command
             .env("KUBECONFIG", &self.kubeconfig)
             .env("HOME", &self.cache)

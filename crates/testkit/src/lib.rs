@@ -10,6 +10,8 @@ pub mod image;
 #[cfg(feature = "machine")]
 pub mod cgroups;
 #[cfg(feature = "machine")]
+pub mod clients;
+#[cfg(feature = "machine")]
 pub mod etcd;
 #[cfg(feature = "machine")]
 pub mod footprint;

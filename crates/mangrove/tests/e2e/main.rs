@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "these tests live in the real world")]
 
 mod bodies;
+mod clients;
+mod commands;
 mod crash;
 mod disk;
 mod door;
@@ -10,6 +12,7 @@ mod in_cluster;
 mod on_etcd;
 mod refusals;
 mod restart;
+mod shown;
 mod soak;
 mod tenants;
 mod two_tenants;

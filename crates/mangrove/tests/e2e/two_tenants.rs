@@ -34,7 +34,7 @@ fn two_tenants_run_one_manifest_under_the_same_names_and_do_not_see_each_other()
         logs_are_followed(tenant);
         commands_run_with_what_the_manifest_says(tenant);
         a_terminal_types_and_exits_with_the_commands_code(tenant);
-        ports_are_forwarded(name, tenant);
+        ports_are_forwarded(&page(name), tenant);
         files_are_copied_in_and_out(tenant, platform.folder());
         each_lists_only_its_own(tenant);
     }
@@ -73,7 +73,7 @@ fn the_machine_fetches_it_by_address(name: &str, tenant: &Kubectl) {
     assert_eq!(endpoints, 3, "{slices:#}");
 }
 
-fn logs_are_followed(tenant: &Kubectl) {
+pub fn logs_are_followed(tenant: &Kubectl) {
     let pod = tenant.names(&["pods", "-l", "app=web"])[0].clone();
     let mut log = tenant.follow(&["logs", "-f", &pod]);
     log.wait_for(&format!("{pod} in default serves on 8080"));
@@ -96,7 +96,7 @@ fn commands_run_with_what_the_manifest_says(tenant: &Kubectl) {
     assert_eq!(lines[4], "0", "{said}");
 }
 
-fn a_terminal_types_and_exits_with_the_commands_code(tenant: &Kubectl) {
+pub fn a_terminal_types_and_exits_with_the_commands_code(tenant: &Kubectl) {
     let mut shell = tenant.follow(&["exec", "-i", "deployment/web", "--", "/bin/sh"]);
     shell.type_line("echo typed $((40 + 2))");
     shell.wait_for("typed 42");
@@ -105,7 +105,7 @@ fn a_terminal_types_and_exits_with_the_commands_code(tenant: &Kubectl) {
     assert_eq!(code, Some(7), "{lines:#?}");
 }
 
-fn ports_are_forwarded(name: &str, tenant: &Kubectl) {
+pub fn ports_are_forwarded(page: &str, tenant: &Kubectl) {
     let mut forward = tenant.follow(&["port-forward", "service/web", ":80"]);
     let line = forward.wait_for("Forwarding from 127.0.0.1:");
     let port: u16 = line
@@ -116,7 +116,7 @@ fn ports_are_forwarded(name: &str, tenant: &Kubectl) {
         .unwrap_or_else(|| panic!("{line} names a port"));
     for _ in 0..3 {
         let got = fetch(port);
-        assert!(got.contains(&page(name)), "{got}");
+        assert!(got.contains(page), "{got}");
     }
 }
 
@@ -128,7 +128,7 @@ fn fetch(port: u16) -> String {
     text
 }
 
-fn files_are_copied_in_and_out(tenant: &Kubectl, folder: &std::path::Path) {
+pub fn files_are_copied_in_and_out(tenant: &Kubectl, folder: &std::path::Path) {
     let pod = tenant.names(&["pods", "-l", "app=web"])[0].clone();
     let (there, back) = (folder.join("there.bin"), folder.join("back.bin"));
     // Every byte, and more than one frame of any protocol in between.
@@ -213,7 +213,7 @@ fn one_kind_has_two_schemas(acme: &Kubectl, globex: &Kubectl) {
     globex.run(&["delete", "crd", "hats.example.com"]);
 }
 
-fn attach_talks_to_the_process(tenant: &Kubectl) {
+pub fn attach_talks_to_the_process(tenant: &Kubectl) {
     let manifest = r#"
 apiVersion: v1
 kind: Pod
@@ -237,12 +237,9 @@ spec:
     attached.finish();
 
     // Its input has ended with the first one who was attached.
-    tenant.run(&[
-        "wait",
-        "--for=jsonpath={.status.phase}=Succeeded",
-        "pod/parrot",
-        "--timeout=60s",
-    ]);
+    tenant.until("the parrot is silent", |tenant| {
+        (tenant.field(&["pod", "parrot"], ".status.phase") == "Succeeded").then_some(())
+    });
     assert_eq!(tenant.run(&["logs", "parrot"]), "parrot says hello\n");
     tenant.run(&["delete", "pod", "parrot"]);
 }
