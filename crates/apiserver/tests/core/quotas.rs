@@ -280,3 +280,26 @@ async fn a_namespaces_labels_bound_what_its_pods_may_do() {
             .contains("would violate PodSecurity")
     );
 }
+
+#[tokio::test]
+async fn custom_objects_count_until_their_definition_goes() {
+    let house = House::new();
+    let api = house.tenant("acme").await;
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let definition = json!({"metadata": {"name": "widgets.example.com"}, "spec": {
+        "group": "example.com", "scope": "Namespaced", "names": {"plural": "widgets", "kind": "Widget"},
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}],
+    }});
+    api.made(definitions, &definition).await;
+    api.made(QUOTAS, &quota(json!({"count/widgets.example.com": "1"})))
+        .await;
+    let widgets = "/apis/example.com/v1/namespaces/default/widgets";
+    let widget = |name: &str| json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": name}});
+
+    api.made(widgets, &widget("one")).await;
+    let (second, said) = api.post(widgets, &widget("two")).await;
+    api.delete(&format!("{definitions}/widgets.example.com")).await;
+
+    assert_eq!(second, 403, "{said}");
+    assert_eq!(used(&api).await, json!({"count/widgets.example.com": "0"}));
+}
