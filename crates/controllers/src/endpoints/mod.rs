@@ -2,6 +2,7 @@
 
 mod backend;
 mod legacy;
+mod mirror;
 mod slices;
 
 use std::sync::Arc;
@@ -64,7 +65,7 @@ pub fn start(sources: &Sources, informers: &Informers, world: &World, tasks: &Ta
 pub fn service_of(key: &ObjectKey, slice: &Object) -> Option<ObjectKey> {
     slice
         .label(slices::MANAGED_BY)
-        .filter(|manager| *manager == slices::MANAGER)?;
+        .filter(|manager| [slices::MANAGER, mirror::MANAGER].contains(manager))?;
     slice.label(slices::SERVICE_NAME).map(|service| key.sibling(service))
 }
 
@@ -93,9 +94,6 @@ impl Ends {
             self.expectations.forget(key);
             return self.clean(&client, key).await.map(|()| Outcome::Done);
         };
-        let Some(selector) = selector(&service) else {
-            return Ok(Outcome::Done);
-        };
         let now = self.world.clock.monotonic();
         if let Some(delay) = self
             .expectations
@@ -104,14 +102,25 @@ impl Ends {
         {
             return Ok(Outcome::After(delay));
         }
+        let slices = self.slices.by_index(BY_SERVICE, &key.to_string());
+        let slices = slices.into_iter().map(|(_, slice)| slice);
+        let (mirrored, slices): (Vec<Object>, Vec<Object>) =
+            slices.partition(|slice| slice.label(slices::MANAGED_BY) == Some(mirror::MANAGER));
+        let selector = selector(&service);
+        // Of a Service that selects for itself nothing is mirrored (any more).
+        let by_hand = self.endpoints.get(key).filter(|_| selector.is_none());
+        for step in mirror::plan(&service, by_hand.as_ref(), &mirrored) {
+            self.take(&client, key, step).await?;
+        }
+        let Some(selector) = selector else {
+            return Ok(Outcome::Done);
+        };
         let pods = self
             .pods
             .list(&key.plane, key.namespace())
             .into_iter()
             .filter(|pod| selector.matches_object(pod));
         let backends = backend::backends(&service, pods);
-        let slices = self.slices.by_index(BY_SERVICE, &key.to_string());
-        let slices: Vec<Object> = slices.into_iter().map(|(_, slice)| slice).collect();
         for step in slices::plan(&service, &backends, &slices) {
             self.take(&client, key, step).await?;
         }
