@@ -10,5 +10,5 @@ mod server;
 mod shares;
 pub mod zones;
 
-pub use server::{Server, listen};
+pub use server::{Server, listen, listen_for};
 pub use zones::{Endpoint, ServiceNames, SliceNames, Zones};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -42,6 +42,9 @@ pub enum RelayError {
         wanted: String,
         got: String,
     },
+    /// The caller's own transport failed ([`Relay::relay_through`]).
+    #[error("{target} did not answer: {reason}")]
+    Transport { target: String, reason: String },
     /// [`MAX_UPGRADES`] are open.
     #[error("too many open streams")]
     Full,
@@ -53,9 +56,10 @@ impl RelayError {
         match self {
             RelayError::NotUpgradable(..) => status::bad_request(&message),
             RelayError::Full => status::failure(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", &message),
-            RelayError::Connect { .. } | RelayError::Answer { .. } | RelayError::WrongProtocol { .. } => {
-                status::failure(StatusCode::BAD_GATEWAY, "BadGateway", &message)
-            }
+            RelayError::Connect { .. }
+            | RelayError::Answer { .. }
+            | RelayError::Transport { .. }
+            | RelayError::WrongProtocol { .. } => status::failure(StatusCode::BAD_GATEWAY, "BadGateway", &message),
         }
     }
 }
@@ -133,22 +137,81 @@ impl Relay {
             return Ok(hold(answer, connection));
         }
 
-        let got = upgrade::asked(answer.headers()).unwrap_or_default();
-        if !got.eq_ignore_ascii_case(&protocol) {
+        let callee = hyper::upgrade::on(&mut answer);
+        let callee = async move {
+            // Kept until the bytes are handed over: dropping it earlier would abort the connection.
+            let callee = callee.await;
+            drop(connection);
+            callee
+        };
+        self.hand_over(permit, &target, &protocol, caller, answer.into_parts().0, callee)
+    }
+
+    /// As [`Relay::relay`], through a client that knows the way and brings its own credentials: `send` gets the request with its
+    /// path as it stands and without the caller's credentials.
+    pub async fn relay_through<S, F, E>(
+        &self,
+        mut request: Request<Body>,
+        target: &str,
+        send: S,
+    ) -> Result<Response<Body>, RelayError>
+    where
+        S: FnOnce(Request<Body>) -> F,
+        F: Future<Output = Result<Response<Body>, E>>,
+        E: std::fmt::Display,
+    {
+        let failed = |error: E| RelayError::Transport {
+            target: target.to_owned(),
+            reason: error.to_string(),
+        };
+        let Some(protocol) = upgrade::asked(request.headers()) else {
+            let mut answer = send(outgoing(request)).await.map_err(failed)?;
+            hop_by_hop::strip(answer.headers_mut());
+            *answer.version_mut() = Version::HTTP_11;
+            answer.extensions_mut().clear();
+            return Ok(answer);
+        };
+        if request.version() > Version::HTTP_11 || request.extensions().get::<hyper::upgrade::OnUpgrade>().is_none() {
+            return Err(RelayError::NotUpgradable(protocol, request.version()));
+        }
+        let permit = Arc::clone(&self.inner.upgrades)
+            .try_acquire_owned()
+            .map_err(|_| RelayError::Full)?;
+        let caller = hyper::upgrade::on(&mut request);
+        let mut outgoing = outgoing(request);
+        upgrade::ask(outgoing.headers_mut(), &protocol);
+        let mut answer = send(outgoing).await.map_err(failed)?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            hop_by_hop::strip(answer.headers_mut());
+            return Ok(answer);
+        }
+        let callee = hyper::upgrade::on(&mut answer);
+        self.hand_over(permit, target, &protocol, caller, answer.into_parts().0, callee)
+    }
+
+    /// Joins both upgraded connections, and tells the caller that it has been done.
+    fn hand_over(
+        &self,
+        permit: OwnedSemaphorePermit,
+        target: &str,
+        protocol: &str,
+        caller: hyper::upgrade::OnUpgrade,
+        mut answer: http::response::Parts,
+        callee: impl Future<Output = hyper::Result<hyper::upgrade::Upgraded>> + Send + 'static,
+    ) -> Result<Response<Body>, RelayError> {
+        let got = upgrade::asked(&answer.headers).unwrap_or_default();
+        if !got.eq_ignore_ascii_case(protocol) {
             return Err(RelayError::WrongProtocol {
-                target,
-                wanted: protocol,
+                target: target.to_owned(),
+                wanted: protocol.to_owned(),
                 got,
             });
         }
-        let callee = hyper::upgrade::on(&mut answer);
-        let ended = self.inner.ended.clone();
+        let (ended, target) = (self.inner.ended.clone(), target.to_owned());
         self.inner.pipes.spawn(async move {
             let _permit = permit;
             let pipe = async move {
-                // Kept until the bytes are handed over: dropping it earlier would abort the connection.
                 let callee = callee.await;
-                drop(connection);
                 let (caller, callee) = (caller.await?, callee?);
                 splice::splice(TokioIo::new(caller), TokioIo::new(callee)).await;
                 Ok::<(), hyper::Error>(())
@@ -162,13 +225,11 @@ impl Relay {
                 }
             }
         });
-
-        let (mut parts, _) = answer.into_parts();
-        hop_by_hop::strip(&mut parts.headers);
-        upgrade::ask(&mut parts.headers, &got);
-        parts.version = Version::HTTP_11;
-        parts.extensions.clear();
-        Ok(Response::from_parts(parts, body::empty()))
+        hop_by_hop::strip(&mut answer.headers);
+        upgrade::ask(&mut answer.headers, &got);
+        answer.version = Version::HTTP_11;
+        answer.extensions.clear();
+        Ok(Response::from_parts(answer, body::empty()))
     }
 
     async fn plain(&self, request: Request<Body>, upstream: Upstream) -> Result<Response<Body>, RelayError> {
@@ -206,6 +267,18 @@ async fn open(upstream: &Upstream) -> Result<(http1::SendRequest<Body>, Connecti
 
 /// The request as the upstream should see it.
 fn rewrite(request: Request<Body>, upstream: &Upstream) -> Request<Body> {
+    let mut outgoing = outgoing(request);
+    if let Ok(host) = HeaderValue::from_str(&upstream.host()) {
+        outgoing.headers_mut().insert(header::HOST, host);
+    }
+    for (name, value) in &upstream.headers {
+        outgoing.headers_mut().insert(name, value.clone());
+    }
+    outgoing
+}
+
+/// The request without what is between the caller and us.
+fn outgoing(request: Request<Body>) -> Request<Body> {
     let (parts, body) = request.into_parts();
     let mut outgoing = Request::new(body);
     *outgoing.method_mut() = parts.method;
@@ -215,12 +288,7 @@ fn rewrite(request: Request<Body>, upstream: &Upstream) -> Request<Body> {
     let mut headers = parts.headers;
     hop_by_hop::strip(&mut headers);
     strip_credentials(&mut headers);
-    if let Ok(host) = HeaderValue::from_str(&upstream.host()) {
-        headers.insert(header::HOST, host);
-    }
-    for (name, value) in &upstream.headers {
-        headers.insert(name, value.clone());
-    }
+    headers.remove(header::HOST);
     *outgoing.headers_mut() = headers;
     outgoing
 }

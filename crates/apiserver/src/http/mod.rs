@@ -14,4 +14,4 @@ pub mod respond;
 pub mod serve;
 
 pub use handle::{Door, Edge};
-pub use serve::{serve_people, serve_pods};
+pub use serve::{serve_people, serve_pods, serve_pods_of};

@@ -94,6 +94,16 @@ pub async fn serve_people(listener: TcpListener, tls: ServerConfig, server: ApiS
 /// Serves Pods, until `stop` is cancelled; then lets requests finish. The plane is the one whose `kubernetes` Service
 /// has the address that was dialled.
 pub async fn serve_pods(listener: TcpListener, server: ApiServer, stop: CancellationToken) {
+    serve_pods_at(listener, server, stop, None).await;
+}
+
+/// As [`serve_pods`], for the plane of one address alone, whatever address is dialled: where what is between here and the Pods
+/// has changed it.
+pub async fn serve_pods_of(address: Ipv4Addr, listener: TcpListener, server: ApiServer, stop: CancellationToken) {
+    serve_pods_at(listener, server, stop, Some(address)).await;
+}
+
+async fn serve_pods_at(listener: TcpListener, server: ApiServer, stop: CancellationToken, only: Option<Ipv4Addr>) {
     let configs = Arc::new(PlaneConfigs {
         known: Bounded::new(PLANE_CONFIGS_MAX),
     });
@@ -101,7 +111,10 @@ pub async fn serve_pods(listener: TcpListener, server: ApiServer, stop: Cancella
     accept(listener, server, stop, |stream| {
         let (configs, server) = (Arc::clone(&configs), server.clone());
         async move {
-            let address = stream.local_addr().ok()?.ip();
+            let address = match only {
+                Some(address) => address.into(),
+                None => stream.local_addr().ok()?.ip(),
+            };
             match configs.of_address(&server, address).await {
                 Ok(Some((door, config))) => Some((TlsAcceptor::from(config), stream, server, door)),
                 // Nobody's address: there is no certificate to say so with.

@@ -53,10 +53,21 @@ struct Shared {
     zones: Zones,
     domain: String,
     forwarder: Forwarder,
+    /// The plane whose door this is, by its address; `None` where the address that was dialled tells.
+    only: Option<Ipv4Addr>,
 }
 
 /// Binds both sockets at `port` of all addresses; the machine's rules let only Pods' planes' addresses through.
 pub async fn listen(port: u16, domain: &str, zones: Zones) -> Result<Server, Error> {
+    bind(port, domain, zones, None).await
+}
+
+/// As [`listen`], for one plane alone, whatever address is dialled: where what is between here and the Pods has changed it.
+pub async fn listen_for(plane: Ipv4Addr, domain: &str, zones: Zones) -> Result<Server, Error> {
+    bind(0, domain, zones, Some(plane)).await
+}
+
+async fn bind(port: u16, domain: &str, zones: Zones, only: Option<Ipv4Addr>) -> Result<Server, Error> {
     let failed = |source| Error::Dns { port, source };
     let tcp = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await.map_err(failed)?;
     let port = tcp.local_addr().map_err(failed)?.port();
@@ -66,6 +77,7 @@ pub async fn listen(port: u16, domain: &str, zones: Zones) -> Result<Server, Err
         zones,
         domain: domain.to_owned(),
         forwarder: Forwarder::of_this_machine(),
+        only,
     };
     Ok(Server {
         udp: Arc::new(udp),
@@ -105,7 +117,8 @@ async fn serve_udp(server: &Server, tasks: &TaskTracker, stop: &CancellationToke
         let Ok(query) = Message::from_vec(&buffer[..received.len]) else {
             continue;
         };
-        match server.shared.outcome(*received.from.ip(), received.to, &query) {
+        let plane = server.shared.only.unwrap_or(received.to);
+        match server.shared.outcome(*received.from.ip(), plane, &query) {
             Outcome::Answer(message) => reply(&server.udp, &query, message, received.to, received.from).await,
             elsewhere => {
                 let (shared, udp, stop) = (server.shared.clone(), server.udp.clone(), stop.clone());
@@ -113,7 +126,7 @@ async fn serve_udp(server: &Server, tasks: &TaskTracker, stop: &CancellationToke
                 tasks.spawn(async move {
                     tokio::select! {
                         () = stop.cancelled() => {}
-                        message = shared.complete(elsewhere, received.to, &query, Transport::Udp) => {
+                        message = shared.complete(elsewhere, plane, &query, Transport::Udp) => {
                             reply(&udp, &query, message, received.to, received.from).await;
                         }
                     }
@@ -176,7 +189,7 @@ async fn serve_tcp(server: &Server, tasks: &TaskTracker, stop: &CancellationToke
         let (IpAddr::V4(from), Ok(SocketAddr::V4(to))) = (from.ip(), stream.local_addr()) else {
             continue;
         };
-        let plane = *to.ip();
+        let plane = server.shared.only.unwrap_or(*to.ip());
         let Some(share) = connections.take(plane) else {
             continue;
         };
