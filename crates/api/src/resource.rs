@@ -105,6 +105,8 @@ resources! {
     CLUSTER_ROLE_BINDINGS = "rbac.authorization.k8s.io" / "v1" "clusterrolebindings" "ClusterRoleBinding" Cluster;
     ROLES = "rbac.authorization.k8s.io" / "v1" "roles" "Role" Namespaced;
     ROLE_BINDINGS = "rbac.authorization.k8s.io" / "v1" "rolebindings" "RoleBinding" Namespaced;
+    INGRESSES = "networking.k8s.io" / "v1" "ingresses" "Ingress" Namespaced;
+    RUNTIME_CLASSES = "node.k8s.io" / "v1" "runtimeclasses" "RuntimeClass" Cluster;
     CUSTOM_RESOURCE_DEFINITIONS = "apiextensions.k8s.io" / "v1" "customresourcedefinitions" "CustomResourceDefinition" Cluster;
     VIRTUAL_CLUSTERS = "tenancy.mangrove.io" / "v1alpha1" "virtualclusters" "VirtualCluster" Cluster;
 }

@@ -19,6 +19,16 @@ pub const NAMESPACE: &str = "tenancy.mangrove.io/namespace";
 pub const UID: &str = "tenancy.mangrove.io/uid";
 pub const SUPER: &str = "tenancy.mangrove.io/super";
 
+/// The tenant's annotations that were carried down, by key. What else is there is the super cluster's own (a network plug-in
+/// notes a Pod's address, say) and stays; what is named here and has gone above goes below too.
+pub const APPLIED: &str = "tenancy.mangrove.io/applied";
+
+/// A label on the super cluster's StorageClasses, PriorityClasses, RuntimeClasses and definitions: tenants see them.
+pub const PUBLIC: &str = "tenancy.mangrove.io/public";
+
+/// A label on objects of a tenant's plane that show one of the super cluster's: which it is, without saying its uid.
+pub const SHOWN: &str = "tenancy.mangrove.io/shown";
+
 /// On tenants' own namespaces: held until the super namespace is gone (trap 6).
 pub const FINALIZER: &str = "tenancy.mangrove.io/sync";
 
@@ -38,6 +48,9 @@ pub struct Tenant {
     /// What its VirtualCluster asks for.
     pub settings: Settings,
 }
+
+/// What Kubernetes allows an object's annotations to have together, in bytes of keys and values.
+const ANNOTATIONS_BYTES_MAX: usize = 256 << 10;
 
 /// Namespace names are DNS labels.
 const NAMESPACE_NAME_MAX: usize = 63;
@@ -73,8 +86,20 @@ impl Tenant {
     }
 }
 
+/// Whether a word looks like a super namespace's name. Nothing else that Kubernetes makes up ends in so long a hash.
+pub fn is_super_namespace(word: &str) -> bool {
+    let Some((name, hash)) = word.rsplit_once('-') else {
+        return false;
+    };
+    !name.is_empty()
+        && hash.len() == HASH_CHARS
+        && hash
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || (b'2'..=b'7').contains(&byte))
+}
+
 /// 100 bits of SHA-256 over the parts (each with its length, so that no two lists of parts look alike), in base 32.
-fn hash(parts: &[&str]) -> String {
+pub(crate) fn hash(parts: &[&str]) -> String {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let mut digest = Sha256::new();
     for part in parts {
@@ -129,12 +154,84 @@ pub fn super_metadata(tenant: &Tenant, object: &Object, super_namespace: &str) -
     let mut labels = without_ours(&source["labels"]);
     labels.insert(PLANE.to_owned(), tenant.plane.as_str().into());
     let mut annotations = without_ours(&source["annotations"]);
-    // Large, of no use below, and the tenant's own business.
-    annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
-    mark(tenant, object.namespace(), object.uid(), &mut annotations);
+    annotations.retain(|key, _| may_cross(key));
+    let mut marks = Map::new();
+    mark(tenant, object.namespace(), object.uid(), &mut marks);
+    fit(&mut annotations, bytes_of(&marks));
+    let applied: Vec<&str> = annotations.keys().map(String::as_str).collect();
+    if !applied.is_empty() {
+        marks.insert(APPLIED.to_owned(), applied.join(",").into());
+    }
+    annotations.append(&mut marks);
     serde_json::json!({
         "name": object.name(), "namespace": super_namespace, "labels": labels, "annotations": annotations,
     })
+}
+
+/// Keys that runtimes and network plug-ins take orders from: with them a Pod could choose a weaker sandbox or another's network.
+const ORDERS: [&str; 2] = ["io.katacontainers.", "io.kubernetes."];
+const ORDERED_DOMAINS: [&str; 6] = [
+    "cncf.io",
+    "cilium.io",
+    "istio.io",
+    "linkerd.io",
+    "ovn.org",
+    "projectcalico.org",
+];
+
+/// Whether a tenant's annotation goes down. Those of Kubernetes' own domains are orders to the cluster's machinery (profiles,
+/// mirror Pods, load balancers) and are for the tenant's plane; people's notes cross.
+fn may_cross(key: &str) -> bool {
+    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+    let is_of = |parent: &str| domain == parent || domain.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.'));
+    !is_of("kubernetes.io")
+        && !is_of("k8s.io")
+        && !ORDERED_DOMAINS.into_iter().any(is_of)
+        && !ORDERS.iter().any(|prefix| key.starts_with(prefix))
+}
+
+/// Leaves the largest annotations out until the rest has room beside our marks and the list of keys. They are the tenant's own
+/// notes: what a Pod reads of them it reads from its own Secret.
+fn fit(annotations: &mut Map<String, Value>, marks_bytes: usize) {
+    let with_list = |annotations: &Map<String, Value>| {
+        let keys: usize = annotations.keys().map(|key| key.len() + 1).sum();
+        bytes_of(annotations) + keys + APPLIED.len() + marks_bytes
+    };
+    while with_list(annotations) > ANNOTATIONS_BYTES_MAX {
+        let size = |(key, value): &(&String, &Value)| key.len() + value.as_str().map_or(0, str::len);
+        let Some(largest) = annotations.iter().max_by_key(size).map(|(key, _)| key.clone()) else {
+            return;
+        };
+        annotations.remove(&largest);
+    }
+}
+
+fn bytes_of(annotations: &Map<String, Value>) -> usize {
+    let sizes = annotations
+        .iter()
+        .map(|(key, value)| key.len() + value.as_str().map_or(0, str::len));
+    sizes.sum()
+}
+
+/// Stands for a super object in a tenant's plane: the same for as long as it is the same, and another in each plane, so that
+/// planes can't be compared by it.
+pub fn shown(plane: PlaneId, uid: &str) -> String {
+    hash(&["shown", plane.as_str(), uid])
+}
+
+/// True if the super cluster's object is for tenants to see.
+pub fn is_public(object: &Object) -> bool {
+    object.label(PUBLIC) == Some("true")
+}
+
+/// The finalizers of an object's metadata.
+pub fn finalizers(object: &Object) -> Vec<String> {
+    let finalizers = object.tree()["metadata"]["finalizers"].as_array();
+    finalizers
+        .into_iter()
+        .flatten()
+        .filter_map(|finalizer| finalizer.as_str().map(str::to_owned))
+        .collect()
 }
 
 /// Writes our marks over whatever stands there.
@@ -224,6 +321,37 @@ pub(crate) mod tests {
 
         assert!(!Origin::owns(&acme(), &tenant_object, &older));
         assert!(!Origin::owns(&acme(), &tenant_object, &foreign));
+    }
+
+    #[test]
+    fn trap_09_orders_to_the_clusters_machinery_do_not_cross() {
+        for order in [
+            "container.apparmor.security.beta.kubernetes.io/c",
+            "kubernetes.io/config.mirror",
+            "k8s.v1.cni.cncf.io/networks",
+            "cni.projectcalico.org/ipAddrs",
+            "io.katacontainers.config.hypervisor.kernel_params",
+            "service.beta.kubernetes.io/aws-load-balancer-internal",
+        ] {
+            assert!(!may_cross(order), "{order}");
+        }
+        for note in ["note", "example.org/note", "notkubernetes.io/x", "prometheus.io/scrape"] {
+            assert!(may_cross(note), "{note}");
+        }
+    }
+
+    #[test]
+    fn trap_11_annotations_at_the_limit_leave_room_for_ours() {
+        let object = Object::from_tree(json!({"metadata": {"name": "x", "namespace": "web", "uid": "u1",
+            "annotations": {"small": "kept", "large": "x".repeat(ANNOTATIONS_BYTES_MAX - 20)}}}));
+
+        let metadata = super_metadata(&acme(), &object, "s");
+
+        let annotations = metadata["annotations"].as_object().unwrap();
+        assert!(bytes_of(annotations) <= ANNOTATIONS_BYTES_MAX);
+        assert_eq!(annotations["small"], "kept");
+        assert_eq!(annotations[APPLIED], "small");
+        assert_eq!(annotations[UID], "u1");
     }
 
     #[test]

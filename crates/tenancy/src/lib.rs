@@ -10,6 +10,7 @@
 //! [`identity`] (how an object is recognised on the other side), then [`translate::pod`].
 
 pub mod identity;
+pub mod mirror;
 pub mod names;
 pub mod node_proxy;
 pub mod nodes;
@@ -18,6 +19,9 @@ pub mod pod_plan;
 pub mod policy;
 pub mod provision;
 pub mod references;
+pub mod reserved;
+pub mod storage_classes;
+pub mod super_streams;
 pub mod syncer;
 pub mod translate;
 pub mod virtual_cluster;

@@ -12,6 +12,7 @@ use streaming::{Body, PodBackend, PodStream, status};
 use crate::{
     identity::Origin,
     provision::{Provisioner, SuperCluster},
+    translate::status::{hide_others, rename},
     virtual_cluster::Settings,
 };
 
@@ -34,6 +35,7 @@ impl PodBackend for NodeProxy {
                 match self.super_pod(&wanted(plane, &stream), &stream.name.clone()).await {
                     Ok(pod) => {
                         let node = pod.tree()["spec"]["nodeName"].as_str().unwrap_or("").to_owned();
+                        let (namespace, uid) = (stream.namespace.clone(), stream.uid.clone());
                         let below = PodStream {
                             plane: self.super_plane.to_string(),
                             namespace: pod.namespace().to_owned(),
@@ -41,7 +43,8 @@ impl PodBackend for NodeProxy {
                             node,
                             ..stream
                         };
-                        self.inner.stream(below).await
+                        let answer = self.inner.stream(below).await;
+                        in_own_words(answer, &[(pod.namespace(), &namespace), (pod.uid(), &uid)]).await
                     }
                     Err(refusal) => refusal,
                 }
@@ -92,6 +95,34 @@ impl NodeProxy {
             .filter(|pod| Origin::of(pod, &self.super_cluster.id).as_ref() == Some(wanted))
             .ok_or_else(not_yet)
     }
+}
+
+/// Refusals are a line or a `Status`.
+const REFUSAL_BYTES_MAX: usize = 16 << 10;
+
+/// A refusal from below speaks of the super Pod: here it is put into the tenant's words (trap 14). What succeeds is the Pod's own.
+async fn in_own_words(answer: Response<Body>, words: &[(&str, &str)]) -> Response<Body> {
+    if answer.status().as_u16() < 400 {
+        return answer;
+    }
+    let (mut parts, body) = answer.into_parts();
+    let text = match client::read_body(body, REFUSAL_BYTES_MAX).await {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(_) => {
+            let message = "the Pod's node has refused at length";
+            return status::failure(parts.status, "InternalError", message);
+        }
+    };
+    let mut said = serde_json::json!({"message": text});
+    for (theirs, own) in words {
+        rename(&mut said, theirs, own);
+    }
+    hide_others(&mut said);
+    parts.headers.remove(http::header::CONTENT_LENGTH);
+    Response::from_parts(
+        parts,
+        streaming::body::full(said["message"].as_str().unwrap_or("").to_owned()),
+    )
 }
 
 fn wanted(plane: PlaneId, stream: &PodStream) -> Origin {

@@ -152,6 +152,7 @@ mod tests {
     fn a_node_that_is_not_selected_is_not_there() {
         let settings = Settings {
             node_selector: [("operator/pool".to_owned(), "y".to_owned())].into(),
+            ..Settings::default()
         };
 
         assert_eq!(show(plane("a"), &settings, &node()), None);

@@ -16,7 +16,7 @@ use serde_json::json;
 use world::World;
 
 use crate::{
-    identity,
+    identity::{self, finalizers},
     provision::{ProvisionError, Provisioner},
     virtual_cluster::name_refusal,
 };
@@ -232,13 +232,4 @@ impl Operator {
             tracing::debug!(%error, tenant = cluster.name(), "its status could not be written");
         }
     }
-}
-
-fn finalizers(object: &Object) -> Vec<String> {
-    let finalizers = object.tree()["metadata"]["finalizers"].as_array();
-    finalizers
-        .into_iter()
-        .flatten()
-        .filter_map(|finalizer| finalizer.as_str().map(str::to_owned))
-        .collect()
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{
     identity::{Origin, Tenant},
-    translate::{pod, status},
+    translate::{pod::Down, pod_drift, status},
 };
 
 /// One change, on one side. Deletions carry the uid of what they mean, as a precondition.
@@ -14,6 +14,10 @@ pub enum Step {
     CreateSuper,
     /// A merge patch of metadata, a strategic one of spec.
     PatchSuper(Value),
+    /// Containers that came while it ran.
+    AddEphemeral(Vec<Value>),
+    /// A strategic patch for `resize`.
+    ResizeSuper(Value),
     DeleteSuper {
         grace_seconds: Option<u64>,
     },
@@ -36,7 +40,7 @@ pub fn plan(
     tenant: &Tenant,
     tenant_pod: Option<&Object>,
     super_pod: Option<&Object>,
-    wanted: Option<&Value>,
+    wanted: Option<&Down>,
 ) -> Vec<Step> {
     match (tenant_pod, super_pod) {
         (None, None) => Vec::new(),
@@ -76,7 +80,7 @@ pub fn is_to_be_made(tenant_pod: &Object) -> bool {
     !tenant_pod.is_deleting() && !was_running(tenant_pod) && !is_finished(tenant_pod) && !is_gated(tenant_pod)
 }
 
-fn both(tenant: &Tenant, tenant_pod: &Object, super_pod: &Object, wanted: Option<&Value>) -> Vec<Step> {
+fn both(tenant: &Tenant, tenant_pod: &Object, super_pod: &Object, wanted: Option<&Down>) -> Vec<Step> {
     let mut steps = Vec::new();
     if tenant_pod.is_deleting() {
         let grace = grace_seconds(tenant_pod);
@@ -90,8 +94,8 @@ fn both(tenant: &Tenant, tenant_pod: &Object, super_pod: &Object, wanted: Option
         steps.push(Step::DeleteTenant {
             grace_seconds: grace_seconds(super_pod),
         });
-    } else if let Some(patch) = wanted.and_then(|wanted| pod::drift(wanted, super_pod)) {
-        steps.push(Step::PatchSuper(patch));
+    } else if let Some(wanted) = wanted {
+        follow(wanted, super_pod, &mut steps);
     }
     let node = super_pod.tree()["spec"]["nodeName"].as_str().unwrap_or("");
     let bound = tenant_pod.tree()["spec"]["nodeName"].as_str().unwrap_or("");
@@ -106,6 +110,18 @@ fn both(tenant: &Tenant, tenant_pod: &Object, super_pod: &Object, wanted: Option
         steps.push(Step::GatesDown(conditions));
     }
     steps
+}
+
+fn follow(wanted: &Down, super_pod: &Object, steps: &mut Vec<Step>) {
+    steps.extend(pod_drift::drift(&wanted.pod, super_pod).map(Step::PatchSuper));
+    if is_finished(super_pod) {
+        return;
+    }
+    let new = pod_drift::new_ephemeral(&wanted.ephemeral, super_pod);
+    if !new.is_empty() {
+        steps.push(Step::AddEphemeral(new.into_iter().cloned().collect()));
+    }
+    steps.extend(pod_drift::resized(&wanted.pod, super_pod).map(Step::ResizeSuper));
 }
 
 fn delete_super_once(super_pod: &Object, grace_seconds: Option<u64>) -> Vec<Step> {

@@ -2,10 +2,15 @@
 
 use serde_json::Value;
 
+use crate::reserved::Cidr;
+
 /// What is allowed beyond an ordinary Pod. Everything is off unless the operator of the super cluster says otherwise.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Policy {
     pub host_access: HostAccess,
+    /// The cluster's networks (Pods, Services, machines): of these tenants' hand-written endpoints may name their own Pods alone.
+    /// What nodes say of their addresses and ranges is reserved anyway.
+    pub reserved: Vec<Cidr>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -48,7 +53,16 @@ const SYSCTLS: &[&str] = &[
 ];
 
 /// Volumes that a tenant's Pod may have. Others need objects that are not carried down, or lead to the machine's own network.
-const VOLUMES: &[&str] = &["configMap", "downwardAPI", "emptyDir", "image", "projected", "secret"];
+const VOLUMES: &[&str] = &[
+    "configMap",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "image",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+];
 
 /// Sources of projected volumes that may be: others would ask the super cluster about itself.
 const PROJECTED: &[&str] = &["configMap", "downwardAPI", "secret", "serviceAccountToken"];
@@ -86,6 +100,17 @@ impl Policy {
         refuse_profiles("the Pod", &spec["securityContext"], &mut refusals);
         for field in ["initContainers", "containers", "ephemeralContainers"] {
             for container in list(&spec[field]) {
+                self.refuse_container(container, &mut refusals);
+            }
+        }
+        refusals
+    }
+
+    /// What of containers that come later (ephemeral ones) is refused.
+    pub fn container_refusals(&self, containers: &[Value]) -> Vec<String> {
+        let mut refusals = Vec::new();
+        if self.host_access == HostAccess::Refused {
+            for container in containers {
                 self.refuse_container(container, &mut refusals);
             }
         }
@@ -213,13 +238,15 @@ mod tests {
     #[test]
     fn what_is_not_carried_down_is_refused_whatever_the_policy() {
         let cases = [
-            json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}),
+            json!({"volumes": [{"name": "v", "flexVolume": {"driver": "example.org/x"}}]}),
+            json!({"volumes": [{"name": "v", "gitRepo": {"repository": "https://example.org/r"}}]}),
             json!({"volumes": [{"name": "v", "nfs": {"server": "10.0.0.1", "path": "/"}}]}),
             json!({"volumes": [{"name": "v", "projected": {"sources": [{"podCertificate": {"signerName": "s"}}]}}]}),
             json!({"resourceClaims": [{"name": "r"}]}),
         ];
         let open = Policy {
             host_access: HostAccess::Allowed,
+            ..Policy::default()
         };
 
         for spec in cases {

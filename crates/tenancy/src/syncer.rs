@@ -4,31 +4,46 @@
 //! sides (level-triggered: handling twice changes nothing). Drift on the super side is seen by watch and repaired at once.
 //! [`sides`] is what both sides hold, [`dispatch`] turns changes into items, the rest handles them, a kind a file.
 
+mod claims;
 mod copies;
 mod dispatch;
+mod endpoints;
 mod events;
+mod everything;
+mod ingresses;
 mod namespaces;
+mod pod_changes;
 mod pod_secret;
 mod pods;
 mod services;
+mod shown;
 mod sides;
+mod volumes;
 
-use std::sync::Arc;
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
 use api::{Object, PlaneId};
-use client::{Client, EventRecorder, ObjectKey, Outcome, PlaneKey, QueueOptions, Sources, Tasks, WorkQueue};
+use client::{Client, EventRecorder, ObjectKey, Outcome, PlaneKey, QueueOptions, SourceId, Sources, Tasks, WorkQueue};
 use world::World;
 
 use crate::{
     policy::Policy,
     provision::{ProvisionError, Provisioner, SuperCluster},
-    translate::namespaced::Copied,
-    virtual_cluster::Settings,
+    translate::{namespaced::Copied, shown::Shown},
+    virtual_cluster::{self, Settings},
 };
 use sides::Sides;
 
 /// Items handled at once. Handling waits for in-process or network answers, not for the processor.
 const WORKERS: usize = 64;
+
+/// How often all there is on both sides is compared. Nothing waits for it: changes come by watch, and what fails comes again.
+/// It is for what no watch tells, a bug here or there.
+const SCAN_EVERY: Duration = Duration::from_secs(600);
 
 /// Of one tenant: a plane that does not answer holds so many workers and no more.
 const TENANT_WORKERS: usize = 8;
@@ -61,7 +76,13 @@ pub(crate) enum What {
     Namespace,
     Pod,
     Service,
+    Claim,
+    Ingress,
     Copy(Copied),
+    /// One of the super cluster's volumes that a claim of the tenant's has.
+    Volume,
+    /// One of the super cluster's objects that tenants see.
+    Shown(Shown),
     /// An Event of the super cluster about something of the tenant's; namespace and name are those down there.
     Event,
 }
@@ -113,29 +134,38 @@ pub(crate) struct Shared {
     super_client: Client,
     queue: WorkQueue<Item, PlaneId>,
     recorder: EventRecorder,
+    /// Sources that have become whole, all of which was looked at then.
+    announced: Mutex<HashSet<SourceId>>,
     options: SyncerOptions,
 }
 
 /// Starts the syncer; it ends when the returned tasks are stopped or dropped.
 pub fn start(options: SyncerOptions) -> Result<Tasks, client::Error> {
     let tasks = Tasks::new();
-    // All tenants weigh the same, until VirtualClusters say otherwise.
     let limited = QueueOptions {
         lane_workers: Some(TENANT_WORKERS),
         ..QueueOptions::default()
     };
-    let queue = WorkQueue::fair(&options.world, limited, |item: &Item| item.plane, |_| 1);
+    let sides = Sides::start(&options);
+    let clusters = sides.below.virtual_clusters.clone();
+    let weight_of = move |plane: &PlaneId| {
+        let cluster = sides::virtual_cluster_of(&clusters, *plane);
+        cluster.map_or(1, |cluster| virtual_cluster::weight(&cluster))
+    };
+    let queue = WorkQueue::fair(&options.world, limited, |item: &Item| item.plane, weight_of);
     let shared = Arc::new(Shared {
-        sides: Sides::start(&options),
+        sides,
         super_client: options.super_sources.client(&options.super_plane)?,
         queue,
         recorder: EventRecorder::start(&tasks, &options.world, "mangrove-syncer"),
+        announced: Mutex::default(),
         options,
     });
     tasks.spawn(async move {
         // Nothing is handled before the super side is whole: absence in a half cache proves nothing. The tenants' side may
         // be of many sources, each of which is looked at when its items come.
         shared.sides.below.wait_whole().await;
+        // They fall with this task.
         let loops = Tasks::new();
         dispatch::start(&shared, &loops);
         let handler = shared.clone();
@@ -143,13 +173,21 @@ pub fn start(options: SyncerOptions) -> Result<Tasks, client::Error> {
             let shared = handler.clone();
             async move { shared.handle(item).await }
         });
-        std::future::pending::<()>().await;
-        drop(loops);
+        loop {
+            shared.options.world.clock.sleep(SCAN_EVERY).await;
+            everything::items(&shared)
+                .into_iter()
+                .for_each(|item| shared.queue.add(item));
+        }
     });
     Ok(tasks)
 }
 
 impl Shared {
+    fn lock_announced(&self) -> MutexGuard<'_, HashSet<SourceId>> {
+        self.announced.lock().expect("no one panics while holding it")
+    }
+
     fn virtual_cluster(&self, name: &str) -> Option<Object> {
         let key = self.options.super_plane.object("", name);
         self.sides.below.virtual_clusters.get(&key)
@@ -173,7 +211,11 @@ impl Shared {
             What::Namespace => self.handle_namespace(&tenant, &key).await,
             What::Pod => self.handle_pod(&tenant, &key).await,
             What::Service => self.handle_service(&tenant, &key).await,
+            What::Claim => self.handle_claim(&tenant, &key).await,
+            What::Ingress => self.handle_ingress(&tenant, &key).await,
             What::Copy(kind) => self.handle_copy(&tenant, kind, &key).await,
+            What::Volume => self.handle_volume(&tenant, &key).await,
+            What::Shown(kind) => self.handle_shown(&tenant, kind, &key).await,
             What::Event => {
                 let below = self.options.super_plane.object(&item.namespace, &item.name);
                 self.handle_event(&tenant, &found.plane, &below).await

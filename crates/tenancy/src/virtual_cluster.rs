@@ -1,8 +1,9 @@
 //! What a VirtualCluster asks for, read from the object.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::Object;
+use serde_json::Value;
 
 /// Names that would be taken for the platform's own: kubeconfigs call the super cluster by it.
 const RESERVED: &[&str] = &["mangrove"];
@@ -10,20 +11,59 @@ const RESERVED: &[&str] = &["mangrove"];
 /// A tenant's name begins its super namespaces, so it is a DNS label.
 const NAME_MAX: usize = 63;
 
+/// Weights are shares: a hundred to one is as unequal as two tenants can be.
+const WEIGHT_MAX: u64 = 100;
+
+/// What is synced for a tenant only if its VirtualCluster says so.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Extra {
+    Ingresses,
+    Definitions,
+}
+
 /// The part of a VirtualCluster's spec that loops act on.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Settings {
     /// The nodes that the tenant sees and its Pods run on; all if empty.
     pub node_selector: BTreeMap<String, String>,
+    /// Taints that the tenant's Pods tolerate, besides the nodes' own conditions.
+    pub tolerations: Vec<Value>,
+    pub sync: BTreeSet<Extra>,
+    /// Hosts that the tenant's Ingresses may have; `*.example.org` stands for all names one label below.
+    pub ingress_hosts: Vec<String>,
 }
 
 impl Settings {
     pub fn of(cluster: &Object) -> Settings {
         let selector = cluster.tree()["spec"]["nodeSelector"].as_object();
-        let label = |(key, value): (&String, &serde_json::Value)| Some((key.clone(), value.as_str()?.to_owned()));
+        let label = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
+        let list = |field: &str| cluster.tree()["spec"][field].as_array().cloned().unwrap_or_default();
+        let extra = |name: &Value| match name.as_str()? {
+            "ingresses" => Some(Extra::Ingresses),
+            "customresourcedefinitions" => Some(Extra::Definitions),
+            _ => None,
+        };
         Settings {
             node_selector: selector.into_iter().flatten().filter_map(label).collect(),
+            tolerations: list("tolerations"),
+            sync: list("sync").iter().filter_map(extra).collect(),
+            ingress_hosts: list("ingressHosts")
+                .iter()
+                .filter_map(|host| host.as_str().map(str::to_owned))
+                .collect(),
         }
+    }
+
+    /// Whether an Ingress of the tenant may have this host. Which it may have is granted, not first come, first served.
+    pub fn grants_host(&self, host: &str) -> bool {
+        self.ingress_hosts
+            .iter()
+            .any(|granted| match granted.strip_prefix("*.") {
+                Some(domain) => host
+                    .split_once('.')
+                    .is_some_and(|(label, rest)| !label.is_empty() && rest == domain),
+                None => granted == host,
+            })
     }
 
     /// Whether the tenant has this node.
@@ -32,6 +72,12 @@ impl Settings {
             .iter()
             .all(|(key, value)| node.label(key) == Some(value))
     }
+}
+
+/// The tenant's share of the syncer's turns.
+pub fn weight(cluster: &Object) -> u32 {
+    let asked = cluster.tree()["spec"]["weight"].as_u64().unwrap_or(1);
+    u32::try_from(asked.clamp(1, WEIGHT_MAX)).unwrap_or(1)
 }
 
 /// Why no tenant can have this name; `None` if one can. The definition refuses most of it already, but the super cluster
@@ -79,5 +125,36 @@ mod tests {
         assert!(selects(json!({"nodeSelector": {"zone": "a"}})));
         assert!(!selects(json!({"nodeSelector": {"zone": "a", "pool": "y"}})));
         assert!(!selects(json!({"nodeSelector": {"gpu": ""}})));
+    }
+
+    #[test]
+    fn a_weight_is_at_least_one_and_not_without_bounds() {
+        let weight_of = |spec| weight(&Object::from_tree(json!({"spec": spec})));
+
+        assert_eq!(weight_of(json!({})), 1);
+        assert_eq!(weight_of(json!({"weight": 0})), 1);
+        assert_eq!(weight_of(json!({"weight": 7})), 7);
+        assert_eq!(weight_of(json!({"weight": 1_000_000})), 100);
+    }
+
+    #[test]
+    fn hosts_are_granted_by_name_or_one_label_below_a_domain() {
+        let settings = Settings::of(&Object::from_tree(
+            json!({"spec": {"ingressHosts": ["shop.example.org", "*.acme.example"]}}),
+        ));
+
+        for granted in ["shop.example.org", "a.acme.example", "*.acme.example"] {
+            assert!(settings.grants_host(granted), "{granted}");
+        }
+        for not in [
+            "example.org",
+            "x.shop.example.org",
+            "acme.example",
+            ".acme.example",
+            "a.b.acme.example",
+            "",
+        ] {
+            assert!(!settings.grants_host(not), "{not}");
+        }
     }
 }

@@ -242,7 +242,11 @@ impl Registry {
             .kind(plane, &resource.group, &resource.version, &resource.plural)
             .await?
             .ok_or_else(refusals::unknown_resource)?;
-        let scan = scan::Scan::of_plane(plane, &kind, namespace);
+        let seen = match self.projection(plane, &kind) {
+            Some(projection) => Some(self.seen(plane, &*projection).await?),
+            None => None,
+        };
+        let scan = scan::Scan::of_plane(seen.as_ref().unwrap_or(plane), &kind, namespace);
         let page = scan.page(scan::Ask::everything()).await?;
         let objects = page.items.into_iter().map(|item| item.stored.object).collect();
         Ok((page.revision, objects))

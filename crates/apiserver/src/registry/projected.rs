@@ -44,9 +44,22 @@ impl Registry {
             refusal.message = format!("{plural} show the cluster underneath and can't be changed here");
             return Err(refusal);
         }
-        let lens = projection.lens(&context.plane).await?;
+        let context = Context {
+            plane: Arc::new(self.seen(&context.plane, projection).await?),
+            ..context.clone()
+        };
+        match info.verb {
+            Verb::List => self.list(&context, kind).await,
+            Verb::Watch => self.watch(&context, kind).await,
+            _ => self.get(&context, kind).await,
+        }
+    }
+
+    /// The super plane as `plane` sees it.
+    pub(super) async fn seen(&self, plane: &Plane, projection: &dyn Projection) -> Result<Plane, Status> {
+        let lens = projection.lens(plane).await?;
         let root = self.planes().root().await?;
-        let seen = Plane {
+        Ok(Plane {
             id: root.id,
             record: root.record.clone(),
             revision: root.revision,
@@ -55,15 +68,6 @@ impl Registry {
                 lens,
             }),
             layout: root.layout,
-        };
-        let context = Context {
-            plane: Arc::new(seen),
-            ..context.clone()
-        };
-        match info.verb {
-            Verb::List => self.list(&context, kind).await,
-            Verb::Watch => self.watch(&context, kind).await,
-            _ => self.get(&context, kind).await,
-        }
+        })
     }
 }

@@ -18,7 +18,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use world::World;
 
 use super::{
-    images::Images, in_process, kubeconfigs::Kubeconfigs, projections::Nodes, provisioner::InProcess, storage::Storage,
+    images::Images,
+    in_process,
+    kubeconfigs::Kubeconfigs,
+    projections::{Nodes, StorageClasses},
+    provisioner::InProcess,
+    storage::Storage,
 };
 use crate::{
     cli,
@@ -36,7 +41,7 @@ const SERVICES: Range = Range::new(Ipv4Addr::new(10, 96, 0, 0), 12);
 const DOOR: Range = Range::new(Ipv4Addr::new(10, 104, 0, 0), 13);
 
 /// A year; a server that runs longer is started anew for an update before.
-const SERVING_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(super) const SERVING_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 pub struct House {
     api: ApiServer,
@@ -59,7 +64,7 @@ impl House {
             )
         })?;
         let listen = listener.local_addr().context("reading the listener's address")?;
-        let storage = Storage::open(options, layout, &world).await?;
+        let storage = Storage::open(&options.etcd, layout, &world).await?;
         progress.done("store");
 
         let api = ApiServer::new(ApiServerOptions {
@@ -213,6 +218,8 @@ impl House {
         let views =
             tenancy::nodes::NodeViews::start(&super_sources("system:mangrove:nodes"), &root_key, world.clone())?;
         api.registry().project(&resource::NODES, Arc::new(Nodes(views)));
+        api.registry()
+            .project(&resource::STORAGE_CLASSES, Arc::new(StorageClasses));
         let loops = vec![
             tenancy::operator::start(tenancy::operator::OperatorOptions {
                 super_sources: super_sources("system:mangrove:operator"),
@@ -226,7 +233,10 @@ impl House {
                 super_cluster: super_cluster.clone(),
                 planes: planes("system:mangrove:syncer"),
                 tenants: tenants.clone(),
-                policy: tenancy::policy::Policy::default(),
+                policy: tenancy::policy::Policy {
+                    reserved: [PODS, SERVICES, DOOR].iter().filter_map(reserved).collect(),
+                    ..tenancy::policy::Policy::default()
+                },
                 world: world.clone(),
             })?,
             tenancy::names::start(tenancy::names::NamesOptions {
@@ -303,27 +313,35 @@ fn controller_options(
     world: &World,
 ) -> anyhow::Result<controllers::Options> {
     let volumes = std::path::absolute(layout.node().join("volumes")).context("reading the current folder")?;
-    let clusters = controllers::Clusters::only(root.clone(), &volumes.to_string_lossy());
-    let (planes, root) = (api.planes().clone(), root.clone());
     Ok(controllers::Options {
-        root_ca: Arc::new(move |plane: &PlaneKey| {
-            let (planes, plane, root) = (planes.clone(), plane.clone(), root.clone());
-            Box::pin(async move {
-                let opened = if plane == root {
-                    planes.root().await
-                } else {
-                    planes.open(plane.plane).await
-                };
-                opened.ok().map(|plane| plane.record.ca_cert_pem.clone())
-            })
-        }),
-        clusters,
+        root_ca: root_ca(api, root),
+        clusters: controllers::Clusters::only(root.clone(), &volumes.to_string_lossy()),
         world: world.clone(),
     })
 }
 
+/// The CA of each plane, as controllers ask for it.
+pub(super) fn root_ca(api: &ApiServer, root: &PlaneKey) -> controllers::RootCa {
+    let (planes, root) = (api.planes().clone(), root.clone());
+    Arc::new(move |plane: &PlaneKey| {
+        let (planes, plane, root) = (planes.clone(), plane.clone(), root.clone());
+        Box::pin(async move {
+            let opened = if plane == root {
+                planes.root().await
+            } else {
+                planes.open(plane.plane).await
+            };
+            opened.ok().map(|plane| plane.record.ca_cert_pem.clone())
+        })
+    })
+}
+
+fn reserved(range: &Range) -> Option<tenancy::reserved::Cidr> {
+    tenancy::reserved::Cidr::parse(&range.to_string())
+}
+
 /// The super cluster is known by the uid of its `kube-system` namespace.
-async fn super_id(client: &Client) -> anyhow::Result<String> {
+pub(super) async fn super_id(client: &Client) -> anyhow::Result<String> {
     let namespace = client.get(&resource::NAMESPACES, None, "kube-system").await;
     Ok(namespace.context("reading the super cluster's id")?.uid().to_owned())
 }
@@ -357,7 +375,7 @@ fn serving_certificate(record: &PlaneRecord, listen: SocketAddr, world: &World) 
 }
 
 /// Where the server can be reached: the address it listens on, or all of the machine's.
-fn machine_addresses(listen: SocketAddr) -> Vec<IpAddr> {
+pub(super) fn machine_addresses(listen: SocketAddr) -> Vec<IpAddr> {
     if !listen.ip().is_unspecified() {
         return vec![listen.ip()];
     }
@@ -372,7 +390,7 @@ fn machine_addresses(listen: SocketAddr) -> Vec<IpAddr> {
 }
 
 /// The address that kubeconfigs name.
-fn reachable(listen: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     if listen.ip().is_unspecified() {
         SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listen.port())
     } else {

@@ -2,14 +2,43 @@
 
 use std::sync::Arc;
 
-use api::{Object, Reason, Status};
+use api::{Object, PlaneId, Reason, Status};
 use apiserver::{Lens, Plane, Projection};
 use futures::future::BoxFuture;
 use keyspace::Revision;
-use tenancy::nodes::{NodeView, NodeViews};
+use tenancy::{
+    nodes::{NodeView, NodeViews},
+    storage_classes,
+};
 
 /// Nodes, as each tenant's VirtualCluster has it.
 pub struct Nodes(pub NodeViews);
+
+/// The super cluster's public StorageClasses. What a plane sees of one depends on that one alone.
+pub struct StorageClasses;
+
+struct OfStorageClasses(PlaneId);
+
+impl Projection for StorageClasses {
+    fn lens<'a>(&'a self, plane: &'a Plane) -> BoxFuture<'a, Result<Arc<dyn Lens>, Status>> {
+        let lens: Arc<dyn Lens> = Arc::new(OfStorageClasses(plane.id));
+        Box::pin(async move { Ok(lens) })
+    }
+}
+
+impl Lens for OfStorageClasses {
+    fn show(&self, class: &Object) -> Option<Object> {
+        storage_classes::show(self.0, class)
+    }
+
+    fn since(&self) -> Revision {
+        Revision(0)
+    }
+
+    fn replaced(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+}
 
 struct OfNodes(NodeView);
 

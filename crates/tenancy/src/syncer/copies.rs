@@ -9,11 +9,9 @@ use crate::{
     identity::{Origin, Tenant},
     pod_plan,
     references::References,
-    translate::{namespaced::Copied, service},
+    translate::{ingress, namespaced::Copied, service},
 };
 
-/// By this label a slice says who keeps it.
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 impl Shared {
@@ -40,18 +38,24 @@ impl Shared {
                 self.delete_copy(kind, &copy).await?;
             }
         }
-        if let (Some(object), Some(below)) = (object, below) {
-            // Where no super namespace is, no Pod has gone down: it will bring what it names.
-            let super_namespace = self.options.super_plane.object("", &below);
-            if self
-                .sides
-                .below
-                .namespaces
-                .get(&super_namespace)
-                .is_some_and(|namespace| !namespace.is_deleting())
-            {
-                self.ensure_copy_of(tenant, kind, &object, &below).await?;
+        let (Some(object), Some(namespace), Some(below)) = (object, namespace, below) else {
+            return Ok(Outcome::Done);
+        };
+        let is_there = match kind {
+            // Its Service is below, or will be soon.
+            Copied::EndpointSlice => {
+                self.ensure_super_namespace(tenant, &key.plane, &namespace).await?;
+                true
             }
+            // Where no super namespace is, no Pod has gone down: it will bring what it names.
+            _ => {
+                let super_namespace = self.options.super_plane.object("", &below);
+                let known = self.sides.below.namespaces.get(&super_namespace);
+                known.is_some_and(|namespace| !namespace.is_deleting())
+            }
+        };
+        if is_there {
+            self.ensure_copy_of(tenant, kind, key, &object, &below).await?;
         }
         Ok(Outcome::Done)
     }
@@ -60,13 +64,13 @@ impl Shared {
     fn is_needed(&self, kind: Copied, key: &ObjectKey, object: Option<&Object>) -> bool {
         if kind == Copied::EndpointSlice {
             let Some(slice) = object else { return false };
-            let by_hand = slice
-                .label(MANAGED_BY)
-                .is_none_or(|by| by != "endpointslice-controller.k8s.io");
             let service = slice
                 .label(SERVICE_NAME)
                 .and_then(|name| self.sides.above.services.get(&key.sibling(name)));
-            return by_hand && service.is_some_and(|service| service::is_selectorless(&service));
+            return sides::is_by_hand(slice) && service.is_some_and(|service| service::is_selectorless(&service));
+        }
+        if kind == Copied::Secret && self.is_named_by_an_ingress(key) {
+            return true;
         }
         self.sides
             .above
@@ -83,6 +87,17 @@ impl Shared {
                         Copied::EndpointSlice => false,
                     }
             })
+    }
+
+    /// An Ingress that is below has its certificates there too.
+    fn is_named_by_an_ingress(&self, key: &ObjectKey) -> bool {
+        let ingresses = self.sides.above.ingresses.list(&key.plane, key.namespace());
+        let is_below = |ingress: &Object| {
+            let origin = sides::origin_key(&key.sibling(ingress.name()));
+            !self.sides.below.ingresses.by_index(sides::ORIGIN, &origin).is_empty()
+        };
+        let names_it = |ingress: &&Object| ingress::secrets(ingress).contains(&*key.name);
+        ingresses.iter().filter(names_it).any(is_below)
     }
 
     /// The tenant's object: from the cache or, as what planes have alike is not in the all-planes stream, from its plane.
@@ -103,7 +118,7 @@ impl Shared {
         below: &str,
     ) -> Result<(), SyncError> {
         match self.tenant_object(kind, key).await? {
-            Some(object) => self.ensure_copy_of(tenant, kind, &object, below).await,
+            Some(object) => self.ensure_copy_of(tenant, kind, key, &object, below).await,
             None => Ok(()),
         }
     }
@@ -112,11 +127,22 @@ impl Shared {
         &self,
         tenant: &Tenant,
         kind: Copied,
+        key: &ObjectKey,
         object: &Object,
         below: &str,
     ) -> Result<(), SyncError> {
         let (resource, name) = (kind.resource(), object.name());
-        let wanted = kind.down(tenant, object, below);
+        let mut wanted = kind.down(tenant, object, below);
+        if kind == Copied::EndpointSlice {
+            let refused = self.keep_to_own_endpoints(tenant.plane, &mut wanted);
+            if !refused.is_empty() {
+                let message = format!(
+                    "endpoints that are not this tenant's Pods do not get traffic: {}",
+                    refused.join(", ")
+                );
+                self.tell(key, object, "NotSynced", &message).await;
+            }
+        }
         let cached = self
             .sides
             .below
@@ -128,7 +154,10 @@ impl Shared {
             None => match pods::found(self.super_client.get(&resource, Some(below), name).await)? {
                 Some(there) => there,
                 None => {
-                    self.super_client.create(&resource, Some(below), &wanted).await?;
+                    if let Err(error) = self.super_client.create(&resource, Some(below), &wanted).await {
+                        self.tell_refusal(key, object, below, &error).await;
+                        return Err(error.into());
+                    }
                     return Ok(());
                 }
             },

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use api::{Object, PlaneId};
-use client::{Change, Informer, Notice, ObjectKey, Tasks};
+use client::{Change, Informer, Notice, ObjectKey, SourceId, Tasks};
 
-use super::{Item, Shared, What, copies, sides};
-use crate::{identity::Origin, references::References, translate::namespaced::Copied};
+use super::{Item, Shared, What, copies, everything, shown, sides};
+use crate::{
+    identity::Origin,
+    references::References,
+    translate::{ingress, namespaced::Copied, shown::Shown},
+};
 
-const COPIES: [Copied; 4] = [
+pub(super) const COPIES: [Copied; 4] = [
     Copied::ConfigMap,
     Copied::Secret,
     Copied::ServiceAccount,
@@ -31,17 +35,38 @@ pub fn start(shared: &Arc<Shared>, tasks: &Tasks) {
             copy_below(kind, origin, object)
         });
     }
+    for_above(shared, tasks, &sides.above.claims, claims_above);
+    for_above(shared, tasks, &sides.above.ingresses, ingresses_above);
+    for_above(shared, tasks, &sides.above.volumes, |_, change| {
+        vec![Item::of(What::Volume, &change.key)]
+    });
+    for kind in Shown::ALL {
+        for_above(shared, tasks, sides.above.shown(kind), move |_, change| {
+            vec![Item::of(What::Shown(kind), &change.key)]
+        });
+        let everywhere = move |shared: &Shared, change: &Change| shared.shown_everywhere(kind, &change.key.name);
+        watch(shared, tasks, sides.below.shown(kind), everywhere, |_, _| Vec::new());
+    }
     for_below(shared, tasks, &sides.below.namespaces, |origin, _| {
         vec![namespace(origin.plane, &origin.namespace)]
     });
-    watch(shared, tasks, &sides.below.pods, pods_below, |_| Vec::new());
+    watch(shared, tasks, &sides.below.pods, pods_below, |_, _| Vec::new());
     for_below(shared, tasks, &sides.below.services, |origin, service| {
         vec![below(What::Service, origin, service.name())]
     });
-    watch(shared, tasks, &sides.below.events, events_below, |_| Vec::new());
+    for_below(shared, tasks, &sides.below.claims, claim_below);
+    for_below(shared, tasks, &sides.below.ingresses, ingress_below);
+    for informer in [&sides.below.services, &sides.below.claims, &sides.below.ingresses] {
+        watch(shared, tasks, informer, told_before, |_, _| Vec::new());
+    }
+    watch(shared, tasks, &sides.below.volumes, volumes_below, |_, _| Vec::new());
+    watch(shared, tasks, &sides.below.events, events_below, |_, _| Vec::new());
+    watch(shared, tasks, &sides.below.virtual_clusters, clusters_below, |_, _| {
+        Vec::new()
+    });
 }
 
-fn namespace(plane: PlaneId, name: &str) -> Item {
+pub(super) fn namespace(plane: PlaneId, name: &str) -> Item {
     Item {
         what: What::Namespace,
         plane,
@@ -50,7 +75,7 @@ fn namespace(plane: PlaneId, name: &str) -> Item {
     }
 }
 
-fn below(what: What, origin: &Origin, name: &str) -> Item {
+pub(super) fn below(what: What, origin: &Origin, name: &str) -> Item {
     Item {
         what,
         plane: origin.plane,
@@ -60,7 +85,7 @@ fn below(what: What, origin: &Origin, name: &str) -> Item {
 }
 
 /// A copy, or a Pod's own Secret.
-fn copy_below(kind: Copied, origin: &Origin, object: &Object) -> Vec<Item> {
+pub(super) fn copy_below(kind: Copied, origin: &Origin, object: &Object) -> Vec<Item> {
     match object.annotation(sides::POD) {
         Some(pod) => vec![below(What::Pod, origin, pod)],
         None => vec![below(What::Copy(kind), origin, object.name())],
@@ -104,27 +129,130 @@ fn services_above(shared: &Shared, change: &Change) -> Vec<Item> {
     items
 }
 
-/// What a super Pod stands for, and with its first sight the Events about it that were seen before it was.
-fn pods_below(shared: &Shared, change: &Change) -> Vec<Item> {
-    let mut items = standing_for(shared, change, |origin, pod| vec![below(What::Pod, origin, pod.name())]);
-    if let (None, Some(pod)) = (&change.old, &change.new)
-        && let Some(origin) = Origin::of(pod, &shared.options.super_cluster.id)
-    {
-        let events = shared.sides.below.events.by_index(sides::INVOLVED, pod.uid());
-        items.extend(events.into_iter().map(|(key, _)| Item {
-            plane: origin.plane,
-            ..Item::of(What::Event, &key)
-        }));
+/// A claim, and the volume that it has.
+fn claims_above(_: &Shared, change: &Change) -> Vec<Item> {
+    let mut items = vec![Item::of(What::Claim, &change.key)];
+    let states = change.old.iter().chain(&change.new);
+    items.extend(states.filter_map(|claim| volume_of(change.key.plane.plane, claim)));
+    items
+}
+
+pub(super) fn claim_below(origin: &Origin, claim: &Object) -> Vec<Item> {
+    let mut items = vec![below(What::Claim, origin, claim.name())];
+    items.extend(volume_of(origin.plane, claim));
+    items
+}
+
+fn volume_of(plane: PlaneId, claim: &Object) -> Option<Item> {
+    let name = claim.tree()["spec"]["volumeName"].as_str()?;
+    (!name.is_empty()).then(|| volume(plane, name))
+}
+
+pub(super) fn volume(plane: PlaneId, name: &str) -> Item {
+    Item {
+        what: What::Volume,
+        plane,
+        namespace: "".into(),
+        name: name.into(),
+    }
+}
+
+/// A volume of the super cluster: in the plane whose claim has it. Where it was shown before, its claim has told.
+fn volumes_below(shared: &Shared, change: &Change) -> Vec<Item> {
+    let states = change.old.iter().chain(&change.new);
+    let owners = states.filter_map(|volume| shared.super_claim_of(volume));
+    owners
+        .map(|(_, origin)| volume(origin.plane, &change.key.name))
+        .collect()
+}
+
+/// What an Ingress stands for, and its certificates, which are below as long as it is.
+pub(super) fn ingress_below(origin: &Origin, ingress: &Object) -> Vec<Item> {
+    let mut items = vec![below(What::Ingress, origin, ingress.name())];
+    let secrets = ingress::secrets(ingress);
+    items.extend(
+        secrets
+            .iter()
+            .map(|name| below(What::Copy(Copied::Secret), origin, name)),
+    );
+    items
+}
+
+/// An Ingress, and the certificates that it names (or named).
+fn ingresses_above(_: &Shared, change: &Change) -> Vec<Item> {
+    let mut items = vec![Item::of(What::Ingress, &change.key)];
+    for state in change.old.iter().chain(&change.new) {
+        let secret = |name: &String| Item::sibling(What::Copy(Copied::Secret), &change.key, name);
+        items.extend(ingress::secrets(state).iter().map(secret));
     }
     items
 }
 
-/// An Event about a super Pod that stands for a tenant's.
+/// A tenant's settings: what it sees, and which of its Ingresses go down.
+fn clusters_below(shared: &Shared, change: &Change) -> Vec<Item> {
+    let state = |object: &Option<Object>| {
+        object
+            .as_ref()
+            .map(|cluster| (shown::plane_of(cluster), cluster.tree()["spec"].clone()))
+    };
+    let (old, new) = (state(&change.old), state(&change.new));
+    let Some((Some(plane), _)) = new.as_ref().filter(|new| old.as_ref() != Some(new)) else {
+        return Vec::new();
+    };
+    let mut items = shared.all_shown(*plane);
+    let ingresses = shared.sides.above.ingresses.keys();
+    let own = ingresses.iter().filter(|key| key.plane.plane == *plane);
+    items.extend(own.map(|key| Item::of(What::Ingress, key)));
+    items
+}
+
+/// What a super Pod stands for, and with its first sight the Events about it that were seen before it was; with its address,
+/// hand-written endpoints that name it.
+fn pods_below(shared: &Shared, change: &Change) -> Vec<Item> {
+    let mut items = standing_for(shared, change, |origin, pod| vec![below(What::Pod, origin, pod.name())]);
+    let address = |pod: &Option<Object>| {
+        let address = pod.as_ref()?.tree()["status"]["podIP"].as_str()?.to_owned();
+        Some(address)
+    };
+    let (before, now) = (address(&change.old), address(&change.new));
+    let origin_of = |pod: &Object| Origin::of(pod, &shared.options.super_cluster.id);
+    if before != now
+        && let Some(origin) = change.old.iter().chain(&change.new).find_map(origin_of)
+    {
+        for address in before.iter().chain(&now) {
+            let key = sides::address_key(origin.plane, address);
+            let slices = shared.sides.above.endpoint_slices.by_index(sides::ADDRESS, &key);
+            let slice = |(key, _): (ObjectKey, Object)| Item::of(What::Copy(Copied::EndpointSlice), &key);
+            items.extend(slices.into_iter().map(slice));
+        }
+    }
+    items.extend(told_before(shared, change));
+    items
+}
+
+/// Events about a super object that were seen before it was.
+fn told_before(shared: &Shared, change: &Change) -> Vec<Item> {
+    let (None, Some(about)) = (&change.old, &change.new) else {
+        return Vec::new();
+    };
+    let Some(origin) = Origin::of(about, &shared.options.super_cluster.id) else {
+        return Vec::new();
+    };
+    let events = shared.sides.below.events.by_index(sides::INVOLVED, about.uid());
+    let event = |(key, _): (ObjectKey, Object)| Item {
+        plane: origin.plane,
+        ..Item::of(What::Event, &key)
+    };
+    events.into_iter().map(event).collect()
+}
+
+/// An Event about something that stands for a tenant's.
 fn events_below(shared: &Shared, change: &Change) -> Vec<Item> {
-    let Some(event) = &change.new else { return Vec::new() };
-    let pod = event.tree()["involvedObject"]["name"].as_str().unwrap_or("");
-    let pod = shared.sides.below.pods.get(&change.key.sibling(pod));
-    let owner = pod.and_then(|pod| Origin::of(&pod, &shared.options.super_cluster.id));
+    let about = change
+        .new
+        .as_ref()
+        .and_then(|event| shared.involved(&change.key, event));
+    let owner = about.and_then(|(about, _)| Origin::of(&about, &shared.options.super_cluster.id));
     owner
         .map(|owner| Item {
             plane: owner.plane,
@@ -141,7 +269,7 @@ fn watch(
     tasks: &Tasks,
     informer: &Informer,
     items: impl Fn(&Shared, &Change) -> Vec<Item> + Send + Sync + 'static,
-    whole: impl Fn(&Shared) -> Vec<Item> + Send + Sync + 'static,
+    whole: impl Fn(&Shared, &SourceId) -> Vec<Item> + Send + Sync + 'static,
 ) {
     let shared = shared.clone();
     let informer = informer.clone();
@@ -151,8 +279,11 @@ fn watch(
         while let Some(notice) = changes.next().await {
             let found = match notice {
                 Notice::Change(change) => items(&shared, &change),
-                Notice::Synced(_) => whole(&shared),
-                Notice::Removed(_) => Vec::new(),
+                Notice::Synced(source) => whole(&shared, &source),
+                Notice::Removed(source) => {
+                    shared.lock_announced().remove(&source);
+                    Vec::new()
+                }
                 // Too much at once: everything there is is looked at.
                 Notice::Rescan => informer
                     .all()
@@ -181,7 +312,15 @@ fn for_above(
     informer: &Informer,
     items: impl Fn(&Shared, &Change) -> Vec<Item> + Send + Sync + 'static,
 ) {
-    watch(shared, tasks, informer, items, everything);
+    watch(shared, tasks, informer, items, become_whole);
+}
+
+/// Once a source: whichever of its caches tells last.
+fn become_whole(shared: &Shared, source: &SourceId) -> Vec<Item> {
+    if shared.sides.above.is_whole(source) && shared.lock_announced().insert(source.clone()) {
+        return everything::items(shared);
+    }
+    Vec::new()
 }
 
 /// Super objects, by what they stand for.
@@ -192,7 +331,7 @@ fn for_below(
     items: impl Fn(&Origin, &Object) -> Vec<Item> + Send + Sync + 'static,
 ) {
     let items = move |shared: &Shared, change: &Change| standing_for(shared, change, &items);
-    watch(shared, tasks, informer, items, |_| Vec::new());
+    watch(shared, tasks, informer, items, |_, _| Vec::new());
 }
 
 fn standing_for(shared: &Shared, change: &Change, items: impl Fn(&Origin, &Object) -> Vec<Item>) -> Vec<Item> {
@@ -203,41 +342,4 @@ fn standing_for(shared: &Shared, change: &Change, items: impl Fn(&Origin, &Objec
         found.extend(items(&origin, object));
     }
     found
-}
-
-/// All that there is on both sides.
-fn everything(shared: &Shared) -> Vec<Item> {
-    let (above, super_id) = (&shared.sides.above, &shared.options.super_cluster.id);
-    let mut items = Vec::new();
-    items.extend(
-        above
-            .namespaces
-            .keys()
-            .iter()
-            .map(|key| namespace(key.plane.plane, &key.name)),
-    );
-    items.extend(above.pods.keys().iter().map(|key| Item::of(What::Pod, key)));
-    items.extend(above.services.keys().iter().map(|key| Item::of(What::Service, key)));
-    for kind in COPIES {
-        let keys = above.of(kind).keys();
-        items.extend(keys.iter().map(|key| Item::of(What::Copy(kind), key)));
-    }
-    let mut stand_for = |informer: &Informer, items_of: &dyn Fn(&Origin, &Object) -> Vec<Item>| {
-        for (_, object) in informer.all() {
-            let origin = Origin::of(&object, super_id);
-            items.extend(origin.iter().flat_map(|origin| items_of(origin, &object)));
-        }
-    };
-    let sides = &shared.sides.below;
-    stand_for(&sides.namespaces, &|origin, _| {
-        vec![namespace(origin.plane, &origin.namespace)]
-    });
-    stand_for(&sides.pods, &|origin, pod| vec![below(What::Pod, origin, pod.name())]);
-    stand_for(&sides.services, &|origin, service| {
-        vec![below(What::Service, origin, service.name())]
-    });
-    for kind in COPIES {
-        stand_for(sides.of(kind), &|origin, object| copy_below(kind, origin, object));
-    }
-    items
 }

@@ -1,7 +1,7 @@
-//! Events about synced Pods go up.
+//! Events about synced objects go up.
 
 use api::{Object, resource};
-use client::{ObjectKey, Outcome, Patch, PlaneKey};
+use client::{Informer, ObjectKey, Outcome, Patch, PlaneKey};
 use serde_json::{Value, json};
 
 use super::{Handled, Shared, pods};
@@ -18,20 +18,15 @@ impl Shared {
         let Some(below) = self.sides.below.events.get(key) else {
             return Ok(Outcome::Done);
         };
-        let involved = &below.tree()["involvedObject"];
-        if involved["kind"] != "Pod" {
-            return Ok(Outcome::Done);
-        }
-        let name = involved["name"].as_str().unwrap_or("");
-        let Some(super_pod) = self.sides.below.pods.get(&key.sibling(name)) else {
+        let Some((about, above)) = self.involved(key, &below) else {
             return Ok(Outcome::Done);
         };
-        let Some((tenant_key, tenant_pod)) = self.tenant_pod_of(plane, &super_pod) else {
+        let Some(own) = self.own_object_of(plane, &about, above) else {
             return Ok(Outcome::Done);
         };
         let client = self.options.planes.client(plane)?;
-        let wanted = event::up(tenant, &below, &tenant_pod, &super_pod);
-        let namespace = tenant_key.namespace();
+        let wanted = event::up(tenant, &below, &own, &about);
+        let namespace = Some(own.namespace());
         // Asked first: after a restart nearly all of them are there.
         let told = match pods::found(client.get(&resource::EVENTS, namespace, below.name()).await)? {
             None => client.create(&resource::EVENTS, namespace, &wanted).await.map(drop),
@@ -50,15 +45,33 @@ impl Shared {
         }
     }
 
-    /// The tenant's Pod for which a super Pod stands.
-    fn tenant_pod_of(&self, plane: &PlaneKey, super_pod: &Object) -> Option<(ObjectKey, Object)> {
-        let origin = Origin::of(super_pod, &self.options.super_cluster.id)?;
+    /// The super object that an Event is about, and where its tenant's own would be. Events about other kinds stay below.
+    pub(super) fn involved(&self, key: &ObjectKey, event: &Object) -> Option<(Object, &Informer)> {
+        let involved = &event.tree()["involvedObject"];
+        let sides = &self.sides;
+        let (below, above) = match involved["kind"].as_str()? {
+            "Pod" => (&sides.below.pods, &sides.above.pods),
+            "Service" => (&sides.below.services, &sides.above.services),
+            "PersistentVolumeClaim" => (&sides.below.claims, &sides.above.claims),
+            "Ingress" => (&sides.below.ingresses, &sides.above.ingresses),
+            _ => return None,
+        };
+        let about = below.get(&key.sibling(involved["name"].as_str()?))?;
+        // Not about an older one by this name.
+        let is_it = involved["uid"]
+            .as_str()
+            .is_none_or(|uid| uid.is_empty() || uid == about.uid());
+        is_it.then_some((about, above))
+    }
+
+    /// The tenant's object for which a super object stands.
+    fn own_object_of(&self, plane: &PlaneKey, about: &Object, above: &Informer) -> Option<Object> {
+        let origin = Origin::of(about, &self.options.super_cluster.id)?;
         if origin.plane != plane.plane {
             return None;
         }
-        let key = plane.object(&origin.namespace, super_pod.name());
-        let pod = self.sides.above.pods.get(&key).filter(|pod| pod.uid() == origin.uid)?;
-        Some((key, pod))
+        let own = above.get(&plane.object(&origin.namespace, about.name()))?;
+        (own.uid() == origin.uid).then_some(own)
     }
 }
 

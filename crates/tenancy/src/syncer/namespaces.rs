@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::{Handled, Shared, SyncError, pods, sides};
 use crate::{
-    identity::{FINALIZER, Tenant},
-    translate::{namespace, pod::metadata_drift},
+    identity::{FINALIZER, Tenant, finalizers},
+    translate::{namespace, pod_drift::metadata_drift},
 };
 
 /// Namespaces that every plane has and that can't be deleted: no finalizer is needed, and an untouched one stays rendered.
@@ -25,17 +25,10 @@ impl Shared {
     }
 
     /// The super namespace of another namespace of the same tenant, if it has one by now.
-    pub(super) fn known_super_namespace(&self, tenant: &Tenant, key: &ObjectKey, name: &str) -> Option<String> {
-        let origin = sides::origin_key(&key.plane.object("", name));
-        let known = self.sides.below.namespaces.by_index(sides::ORIGIN, &origin);
-        known
-            .into_iter()
-            .map(|(_, namespace)| namespace)
-            .find(|namespace| !namespace.is_deleting())
-            .map(|namespace| {
-                debug_assert_eq!(namespace.label(crate::identity::PLANE), Some(tenant.plane.as_str()));
-                namespace.name().to_owned()
-            })
+    pub(super) fn known_super_namespace(&self, key: &ObjectKey, name: &str) -> Option<String> {
+        let known = self.super_namespaces_of(&sides::origin_key(&key.plane.object("", name)));
+        let alive = known.into_iter().find(|namespace| !namespace.is_deleting());
+        alive.map(|namespace| namespace.name().to_owned())
     }
 
     /// Makes the super namespace if it is not there, and returns its name.
@@ -114,68 +107,82 @@ impl Shared {
     }
 
     pub(super) async fn handle_namespace(&self, tenant: &Tenant, key: &ObjectKey) -> Handled {
-        let there = self.tenant_namespace(&key.plane.object(&key.name, "")).await?;
+        let namespace = self.tenant_namespace(&key.plane.object(&key.name, "")).await?;
         let mut below = None;
-        for (_, candidate) in self
-            .sides
-            .below
-            .namespaces
-            .by_index(sides::ORIGIN, &sides::origin_key(key))
-        {
-            match &there {
+        for candidate in self.super_namespaces_of(&sides::origin_key(key)) {
+            match &namespace {
                 Some(namespace) if namespace::is_ours(tenant, namespace, &candidate) => below = Some(candidate),
                 // Of a namespace by this name that is no more.
                 _ => self.delete_super_namespace(&candidate).await?,
             }
         }
-        let Some(namespace) = there else {
-            return Ok(Outcome::Done);
-        };
-        if namespace.is_deleting() {
-            let content_is_gone = namespace.tree()["spec"]["finalizers"]
-                .as_array()
-                .is_none_or(Vec::is_empty);
-            let kept: Vec<String> = finalizers(&namespace)
-                .into_iter()
-                .filter(|finalizer| finalizer != FINALIZER)
-                .collect();
-            match below {
-                _ if !content_is_gone => {}
-                Some(below) => self.delete_super_namespace(&below).await?,
-                // The last to leave: below there is nothing more, and a live answer says so.
-                None if kept.len() < finalizers(&namespace).len() => {
-                    let name = tenant.super_namespace(namespace.name(), namespace.uid());
-                    match pods::found(self.super_client.get(&resource::NAMESPACES, None, &name).await)? {
-                        Some(below) if namespace::is_ours(tenant, &namespace, &below) => {
-                            self.delete_super_namespace(&below).await?
-                        }
-                        _ => match self.write_finalizers(&key.plane, &namespace, kept).await {
-                            Err(SyncError::Client(error)) if error.is_not_found() => {}
-                            written => written?,
-                        },
-                    }
-                }
-                None => {}
+        match (namespace, below) {
+            (Some(namespace), below) if namespace.is_deleting() => {
+                self.end_namespace(tenant, &key.plane, &namespace, below).await?
             }
-            return Ok(Outcome::Done);
-        }
-        if let Some(below) = below.filter(|below| !below.is_deleting()) {
-            let wanted = namespace::down(tenant, &namespace);
-            let drift = metadata_drift(&wanted["metadata"], &below.tree()["metadata"]);
-            if !drift.is_empty() {
-                let patch = pods::with_uid(json!({"metadata": drift}), &below);
-                self.super_client
-                    .patch(&resource::NAMESPACES, None, below.name(), &Patch::Merge(patch))
-                    .await?;
+            (Some(namespace), Some(below)) if !below.is_deleting() => {
+                self.follow_namespace(tenant, &namespace, &below).await?
             }
+            _ => {}
         }
         Ok(Outcome::Done)
     }
 
+    /// The tenant's content has to be gone first, then the super namespace, then our finalizer (trap 6).
+    async fn end_namespace(
+        &self,
+        tenant: &Tenant,
+        plane: &PlaneKey,
+        namespace: &Object,
+        below: Option<Object>,
+    ) -> Result<(), SyncError> {
+        let content = namespace.tree()["spec"]["finalizers"].as_array();
+        if content.is_some_and(|finalizers| !finalizers.is_empty()) {
+            return Ok(());
+        }
+        if let Some(below) = below {
+            return self.delete_super_namespace(&below).await;
+        }
+        let mut finalizers = finalizers(namespace);
+        let before = finalizers.len();
+        finalizers.retain(|finalizer| finalizer != FINALIZER);
+        if finalizers.len() == before {
+            return Ok(());
+        }
+        // The cache may not show yet what was just made: a live answer has to say that nothing is there.
+        let name = tenant.super_namespace(namespace.name(), namespace.uid());
+        match pods::found(self.super_client.get(&resource::NAMESPACES, None, &name).await)? {
+            Some(below) if namespace::is_ours(tenant, namespace, &below) => self.delete_super_namespace(&below).await,
+            _ => match self.write_finalizers(plane, namespace, finalizers).await {
+                Err(SyncError::Client(error)) if error.is_not_found() => Ok(()),
+                written => written,
+            },
+        }
+    }
+
+    /// Labels and annotations as the tenant has them.
+    async fn follow_namespace(&self, tenant: &Tenant, namespace: &Object, below: &Object) -> Result<(), SyncError> {
+        let wanted = namespace::down(tenant, namespace);
+        let drift = metadata_drift(&wanted["metadata"], &below.tree()["metadata"]);
+        if drift.is_empty() {
+            return Ok(());
+        }
+        let patch = Patch::Merge(pods::with_uid(json!({"metadata": drift}), below));
+        self.super_client
+            .patch(&resource::NAMESPACES, None, below.name(), &patch)
+            .await?;
+        Ok(())
+    }
+
+    /// All super namespaces that stand (or stood) for a tenant's namespace of that name.
+    fn super_namespaces_of(&self, origin: &str) -> Vec<Object> {
+        let found = self.sides.below.namespaces.by_index(sides::ORIGIN, origin);
+        found.into_iter().map(|(_, namespace)| namespace).collect()
+    }
+
     /// Super namespaces of a plane that is no more: made while its deletion was under way, or left by a crash.
     pub(super) async fn delete_orphans(&self, plane: PlaneId, namespace: &str) -> Handled {
-        let below = &self.sides.below.namespaces;
-        for (_, orphan) in below.by_index(sides::ORIGIN, &sides::origin(plane, "", namespace)) {
+        for orphan in self.super_namespaces_of(&sides::origin(plane, "", namespace)) {
             self.delete_super_namespace(&orphan).await?;
         }
         Ok(Outcome::Done)
@@ -192,13 +199,4 @@ impl Shared {
                 .await,
         )
     }
-}
-
-fn finalizers(object: &Object) -> Vec<String> {
-    let finalizers = object.tree()["metadata"]["finalizers"].as_array();
-    finalizers
-        .into_iter()
-        .flatten()
-        .filter_map(|finalizer| finalizer.as_str().map(str::to_owned))
-        .collect()
 }

@@ -2,21 +2,26 @@
 
 use std::time::Duration;
 
-use api::{Object, resource};
-use client::{DeleteOptions, EventType, ObjectKey, Outcome, Patch};
+use api::{Object, Resource, resource};
+use client::{DeleteOptions, EventType, Informer, ObjectKey, Outcome, Patch};
 use serde_json::{Value, json};
 
 use super::{Handled, Shared, SyncError, sides};
 use crate::{
-    identity::{Origin, Tenant},
+    identity::{self, Origin, Tenant},
     pod_plan::{self, Step},
     references::References,
-    translate::{namespaced::Copied, pod},
+    translate::{
+        namespaced::Copied,
+        pod::{self, Surroundings},
+        status::{hide_others, rename},
+    },
 };
 
 impl Shared {
     pub(super) async fn handle_pod(&self, tenant: &Tenant, key: &ObjectKey) -> Handled {
         let tenant_pod = self.sides.above.pods.get(key);
+        let is_cached = tenant_pod.is_some();
         let namespace = self.tenant_namespace(key).await?;
         // Without its namespace a Pod is as good as gone; the namespace's own end follows.
         let tenant_pod = tenant_pod.filter(|_| namespace.is_some());
@@ -33,6 +38,13 @@ impl Shared {
                 self.delete_super_pod(&pod, None).await?;
             }
         }
+        // Another syncer (one that leads by now, or led until now) may know of a Pod that this one has not heard of yet: what is
+        // absent is asked for before anything is taken away (trap 12).
+        if let (false, Some(pod)) = (is_cached, &here)
+            && !self.is_gone_above(&resource::PODS, key, pod).await?
+        {
+            return Ok(Outcome::Done);
+        }
         if here.is_none()
             && let (Some(pod), Some(below)) = (&tenant_pod, &below)
         {
@@ -44,13 +56,18 @@ impl Shared {
         }
 
         let translated = match (&tenant_pod, &below) {
-            (Some(pod), Some(below)) => Some(pod::down(tenant, pod, below, &|name| {
-                self.known_super_namespace(tenant, key, name)
-            })),
+            (Some(pod), Some(below)) => Some(pod::down(
+                tenant,
+                pod,
+                &Surroundings {
+                    namespace: below,
+                    namespaces: &|name| self.known_super_namespace(key, name),
+                    has_priority: &|name| self.is_offered(&self.sides.below.priority_classes, name),
+                },
+            )),
             _ => None,
         };
-        let wanted = translated.as_ref().map(|down| &down.pod);
-        for step in pod_plan::plan(tenant, tenant_pod.as_ref(), here.as_ref(), wanted) {
+        for step in pod_plan::plan(tenant, tenant_pod.as_ref(), here.as_ref(), translated.as_ref()) {
             match (step, &tenant_pod, &here) {
                 (Step::CreateSuper, Some(pod), _) => {
                     let (Some(namespace), Some(down)) = (&namespace, &translated) else {
@@ -69,6 +86,10 @@ impl Shared {
                         )
                         .await?;
                 }
+                (Step::AddEphemeral(containers), Some(pod), Some(below)) => {
+                    self.add_ephemeral(tenant, key, pod, below, containers).await?
+                }
+                (Step::ResizeSuper(patch), Some(pod), Some(below)) => self.resize(key, pod, below, patch).await?,
                 (Step::DeleteSuper { grace_seconds }, _, Some(below)) => {
                     self.delete_super_pod(below, grace_seconds).await?
                 }
@@ -102,7 +123,12 @@ impl Shared {
         tenant_pod: &Object,
         down: &pod::Down,
     ) -> Result<(), SyncError> {
-        let refusals = self.options.policy.refusals(&tenant_pod.tree()["spec"]);
+        let mut refusals = self.options.policy.refusals(&tenant_pod.tree()["spec"]);
+        if let Some(class) = tenant_pod.tree()["spec"]["runtimeClassName"].as_str()
+            && !self.is_offered(&self.sides.below.runtime_classes, class)
+        {
+            refusals.push(format!("runtime class {class:?} is not one of this cluster's"));
+        }
         if !refusals.is_empty() {
             self.tell(key, tenant_pod, "FailedCreate", &refusals.join("; ")).await;
             return Ok(());
@@ -125,16 +151,8 @@ impl Shared {
             return Ok(());
         }
         let below = self.ensure_super_namespace(tenant, &key.plane, namespace).await?;
-        let names = References::of(&tenant_pod.tree()["spec"]);
-        let referred = names
-            .config_maps
-            .iter()
-            .map(|name| (Copied::ConfigMap, name))
-            .chain(names.secrets.iter().map(|name| (Copied::Secret, name)))
-            .chain(names.service_account.iter().map(|name| (Copied::ServiceAccount, name)));
-        for (kind, name) in referred {
-            self.ensure_copy(tenant, kind, &key.sibling(name), &below).await?;
-        }
+        self.ensure_references(tenant, key, &tenant_pod.tree()["spec"], &below)
+            .await?;
         self.ensure_pod_secret(tenant, key, tenant_pod, down, &below).await?;
         match self.super_client.create(&resource::PODS, Some(&below), &down.pod).await {
             Ok(_) => Ok(()),
@@ -163,13 +181,32 @@ impl Shared {
                     key.name
                 ))),
             },
-            Err(error) if error.is_invalid() || error.is_forbidden() && !error.is_namespace_terminating() => {
-                let refusal = error.to_string().replace(&below, &key.namespace);
-                self.tell(key, tenant_pod, "FailedCreate", &refusal).await;
+            Err(error) => {
+                self.tell_refusal(key, tenant_pod, &below, &error).await;
                 Err(error.into())
             }
-            Err(error) => Err(error.into()),
         }
+    }
+
+    /// What a PodSpec names goes down before the Pod that names it.
+    pub(super) async fn ensure_references(
+        &self,
+        tenant: &Tenant,
+        key: &ObjectKey,
+        spec: &Value,
+        below: &str,
+    ) -> Result<(), SyncError> {
+        let names = References::of(spec);
+        let referred = names
+            .config_maps
+            .iter()
+            .map(|name| (Copied::ConfigMap, name))
+            .chain(names.secrets.iter().map(|name| (Copied::Secret, name)))
+            .chain(names.service_account.iter().map(|name| (Copied::ServiceAccount, name)));
+        for (kind, name) in referred {
+            self.ensure_copy(tenant, kind, &key.sibling(name), below).await?;
+        }
+        Ok(())
     }
 
     async fn live_super_pod(&self, namespace: &str, name: &str) -> Result<Option<Object>, SyncError> {
@@ -245,6 +282,37 @@ impl Shared {
         }
     }
 
+    /// Whether the tenant's object for which `copy` stands is no more. The plane itself is asked.
+    pub(super) async fn is_gone_above(
+        &self,
+        resource: &Resource,
+        key: &ObjectKey,
+        copy: &Object,
+    ) -> Result<bool, SyncError> {
+        let client = self.options.planes.client(&key.plane)?;
+        let now = found(client.get(resource, key.namespace(), &key.name).await)?;
+        Ok(now.is_none_or(|now| copy.annotation(identity::UID) != Some(now.uid())))
+    }
+
+    /// Whether the super cluster has a class of this name for tenants.
+    pub(super) fn is_offered(&self, classes: &Informer, name: &str) -> bool {
+        let class = classes.get(&self.options.super_plane.object("", name));
+        class.is_some_and(|class| identity::is_public(&class) && !class.is_deleting())
+    }
+
+    /// Says to the tenant, in its own words, what the super cluster has refused for good.
+    pub(super) async fn tell_refusal(&self, key: &ObjectKey, about: &Object, below: &str, error: &client::Error) {
+        let is_final =
+            error.is_invalid() || error.is_forbidden() && !error.is_namespace_terminating() || is_too_large(error);
+        if is_final {
+            let mut refusal = json!({"message": error.to_string()});
+            rename(&mut refusal, below, &key.namespace);
+            hide_others(&mut refusal);
+            let refusal = refusal["message"].as_str().unwrap_or("");
+            self.tell(key, about, "FailedCreate", refusal).await;
+        }
+    }
+
     pub(super) async fn tell(&self, key: &ObjectKey, about: &Object, reason: &str, message: &str) {
         if let Ok(client) = self.options.planes.client(&key.plane) {
             self.recorder
@@ -273,6 +341,11 @@ pub(super) fn gone(result: Result<(), client::Error>) -> Result<(), SyncError> {
         Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// An object that is too large below: 413, or what a store says of it.
+fn is_too_large(error: &client::Error) -> bool {
+    error.refusal().is_some_and(|refusal| refusal.code == 413)
 }
 
 fn seconds(seconds: u64) -> u32 {

@@ -13,12 +13,8 @@ use crate::{
 impl Shared {
     pub(super) async fn handle_service(&self, tenant: &Tenant, key: &ObjectKey) -> Handled {
         let namespace = self.tenant_namespace(key).await?;
-        let object = self
-            .sides
-            .above
-            .services
-            .get(key)
-            .filter(|object| !object.is_deleting());
+        let cached = self.sides.above.services.get(key);
+        let object = cached.clone().filter(|object| !object.is_deleting());
         let (wanted, below) = match (&namespace, &object) {
             (Some(namespace), Some(object)) if !namespace.is_deleting() => {
                 let below = tenant.super_namespace(namespace.name(), namespace.uid());
@@ -39,7 +35,7 @@ impl Shared {
                 .is_some_and(|object| Origin::owns(tenant, object, &copy));
             if stays && is_this {
                 here = Some(copy);
-            } else {
+            } else if cached.is_some() || self.is_gone_above(&resource::SERVICES, key, &copy).await? {
                 self.delete_super_service(&copy).await?;
             }
         }
@@ -98,10 +94,7 @@ impl Shared {
                 }
             }
             Err(error) => {
-                if error.is_invalid() || error.is_forbidden() {
-                    let refusal = error.to_string().replace(below, &key.namespace);
-                    self.tell(key, object, "FailedCreate", &refusal).await;
-                }
+                self.tell_refusal(key, object, below, &error).await;
                 Err(error.into())
             }
         }

@@ -1,24 +1,31 @@
 //! An Event about a super Pod as the tenant sees it.
 
 use api::Object;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::status::own_words;
 use crate::identity::Tenant;
 
-/// Rewrites an Event about `super_pod` into one about `tenant_pod`. Its name stays, so that a later count of the same
-/// Event finds it.
-pub fn up(tenant: &Tenant, event: &Object, tenant_pod: &Object, super_pod: &Object) -> Value {
+/// Rewrites an Event about the super object `below` into one about the tenant's `above`. Its name stays, so that a later count
+/// of the same Event finds it.
+pub fn up(tenant: &Tenant, event: &Object, above: &Object, below: &Object) -> Value {
     let mut up = event.tree().clone();
-    let metadata = serde_json::json!({"name": event.name(), "namespace": tenant_pod.namespace()});
-    up["metadata"] = metadata;
+    up["metadata"] = json!({"name": event.name(), "namespace": above.namespace()});
+    // Another object: who preempted whom, say. It need not be the tenant's.
+    if let Some(up) = up.as_object_mut() {
+        up.remove("related");
+    }
     let involved = &mut up["involvedObject"];
     if let Some(involved) = involved.as_object_mut() {
         involved.remove("resourceVersion");
     }
-    involved["namespace"] = tenant_pod.namespace().into();
-    involved["uid"] = tenant_pod.uid().into();
-    own_words(tenant, tenant_pod, super_pod, &mut up);
+    involved["namespace"] = above.namespace().into();
+    involved["uid"] = above.uid().into();
+    // The victim is the tenant's, the one who took its place need not be.
+    if event.tree()["reason"] == "Preempted" {
+        up["message"] = "Preempted in favour of a Pod of higher priority".into();
+    }
+    own_words(tenant, above, below, &mut up);
     up
 }
 
@@ -26,7 +33,6 @@ pub fn up(tenant: &Tenant, event: &Object, tenant_pod: &Object, super_pod: &Obje
 mod tests {
     use super::*;
     use crate::identity::tests::acme;
-    use serde_json::json;
 
     #[test]
     fn an_event_speaks_of_the_tenants_pod_alone() {

@@ -3,7 +3,7 @@
 use api::Object;
 use serde_json::{Value, json};
 
-use super::pod::metadata_drift;
+use super::pod_drift::metadata_drift;
 use crate::identity::{self, Tenant};
 
 /// The kinds that are copied field by field.

@@ -1,6 +1,6 @@
 //! A tenant's Pod as a super Pod (VirtualCluster's translation, field by field in `docs/tenancy.md`).
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::pod_values::{self, PodValues};
 use crate::identity::{self, Tenant};
@@ -10,36 +10,51 @@ use api::Object;
 #[derive(Clone, PartialEq, Debug)]
 pub struct Down {
     pub pod: Value,
+    /// Containers that came while it ran: they go down by a way of their own.
+    pub ephemeral: Vec<Value>,
     pub secret_name: String,
     pub values: PodValues,
 }
 
-/// Translates a tenant Pod. `super_namespaces` tells the super namespace of another namespace of the same tenant, as
-/// far as there is one (for affinity terms).
-pub fn down(
-    tenant: &Tenant,
-    pod: &Object,
-    super_namespace: &str,
-    super_namespaces: &dyn Fn(&str) -> Option<String>,
-) -> Down {
+/// What a translation has to know of the super cluster.
+pub struct Surroundings<'a> {
+    /// The Pod's super namespace.
+    pub namespace: &'a str,
+    /// The super namespace of another namespace of the same tenant, as far as there is one (for affinity terms).
+    pub namespaces: &'a dyn Fn(&str) -> Option<String>,
+    /// Whether tenants see a PriorityClass of this name.
+    pub has_priority: &'a dyn Fn(&str) -> bool,
+}
+
+/// Translates a tenant Pod.
+pub fn down(tenant: &Tenant, pod: &Object, surroundings: &Surroundings<'_>) -> Down {
     let source = pod.tree();
     let secret_name = tenant.pod_secret(pod.uid());
     let mut values = PodValues::default();
     let mut spec = source["spec"].clone();
 
-    // The super cluster decides where, with what priority and for which scheduler.
+    // The super cluster decides where, with what priority and for which scheduler; and it knows what a sandbox costs.
     for field in [
         "priority",
-        "priorityClassName",
         "preemptionPolicy",
         "schedulerName",
         "serviceAccount",
+        "overhead",
     ] {
         remove(&mut spec, field);
     }
+    let has_priority = |spec: &Value| {
+        spec["priorityClassName"]
+            .as_str()
+            .is_some_and(surroundings.has_priority)
+    };
+    if !has_priority(&spec) {
+        remove(&mut spec, "priorityClassName");
+    }
+    tolerate(tenant, &mut spec);
     node_name_to_affinity(&mut spec);
     keep_to_own_nodes(tenant, &mut spec);
-    restrict_affinity(tenant, &mut spec, super_namespaces);
+    restrict_affinity(tenant, &mut spec, surroundings.namespaces);
     spread_within_tenant(tenant, &mut spec);
     own_dns(
         tenant,
@@ -50,25 +65,81 @@ pub fn down(
     // Tokens come from the tenant's plane; the super cluster's must never be mounted.
     spec["automountServiceAccountToken"] = false.into();
     for volume in spec["volumes"].as_array_mut().into_iter().flatten() {
+        name_own_claim(pod.name(), volume);
         values.take_from_volume(tenant, source, volume, &secret_name);
     }
-    for field in ["initContainers", "containers"] {
+    for field in ["initContainers", "containers", "ephemeralContainers"] {
         for container in spec[field].as_array_mut().into_iter().flatten() {
             own_environment(tenant, source, container);
             rename_root_ca(tenant, container, &secret_name, &mut values);
         }
     }
+    let ephemeral = match spec["ephemeralContainers"].take() {
+        Value::Array(containers) => containers,
+        _ => Vec::new(),
+    };
     remove(&mut spec, "ephemeralContainers");
 
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
-        "metadata": identity::super_metadata(tenant, pod, super_namespace),
+        "metadata": identity::super_metadata(tenant, pod, surroundings.namespace),
         "spec": spec,
     });
     Down {
         pod,
+        ephemeral,
         secret_name,
         values,
+    }
+}
+
+/// A claim that comes and goes with its Pod is made in the tenant's plane and carried down as any other.
+fn name_own_claim(pod: &str, volume: &mut Value) {
+    if volume["ephemeral"].is_object() {
+        let claim = format!("{pod}-{}", volume["name"].as_str().unwrap_or(""));
+        remove(volume, "ephemeral");
+        volume["persistentVolumeClaim"] = json!({"claimName": claim});
+    }
+}
+
+/// Taints by which nodes tell their own condition.
+const CONDITIONS: &str = "node.kubernetes.io/";
+const CONDITION_TAINTS: [&str; 7] = [
+    "node.kubernetes.io/disk-pressure",
+    "node.kubernetes.io/memory-pressure",
+    "node.kubernetes.io/network-unavailable",
+    "node.kubernetes.io/not-ready",
+    "node.kubernetes.io/pid-pressure",
+    "node.kubernetes.io/unreachable",
+    "node.kubernetes.io/unschedulable",
+];
+
+/// Taints keep tenants off nodes that are not theirs: a tenant's Pods tolerate what their VirtualCluster lists, and what nodes
+/// say of their own condition. One that tolerates everything tolerates all of that.
+fn tolerate(tenant: &Tenant, spec: &mut Value) {
+    let mut down: Vec<Value> = Vec::new();
+    let mut add = |toleration: Value| {
+        if !down.contains(&toleration) {
+            down.push(toleration);
+        }
+    };
+    for toleration in spec["tolerations"].as_array().into_iter().flatten() {
+        match toleration["key"].as_str().unwrap_or("") {
+            "" => CONDITION_TAINTS.into_iter().for_each(|key| {
+                let mut one = toleration.clone();
+                one["key"] = key.into();
+                one["operator"] = "Exists".into();
+                add(one);
+            }),
+            key if key.starts_with(CONDITIONS) => add(toleration.clone()),
+            _ => {}
+        }
+    }
+    tenant.settings.tolerations.iter().cloned().for_each(&mut add);
+    if down.is_empty() {
+        remove(spec, "tolerations");
+    } else {
+        spec["tolerations"] = down.into();
     }
 }
 
@@ -153,15 +224,19 @@ fn restrict_term(tenant: &Tenant, term: &mut Value, super_namespaces: &dyn Fn(&s
         term["namespaceSelector"]["matchLabels"][identity::PLANE] = tenant.plane.as_str().into();
     }
     if let Some(namespaces) = term["namespaces"].as_array() {
-        // One that has no super namespace holds no synced Pods: a name that no namespace can have stands for it, since
-        // an empty list would mean the Pod's own namespace.
+        // One that has no super namespace holds no synced Pods: a name that no namespace has stands for it, since an empty
+        // list would mean the Pod's own namespace.
         let translated: Vec<String> = namespaces
             .iter()
             .filter_map(Value::as_str)
-            .map(|namespace| super_namespaces(namespace).unwrap_or_else(|| format!("{namespace}-none-")))
+            .map(|namespace| super_namespaces(namespace).unwrap_or_else(|| no_namespace(tenant, namespace)))
             .collect();
         term["namespaces"] = json!(translated);
     }
+}
+
+fn no_namespace(tenant: &Tenant, namespace: &str) -> String {
+    format!("none-{}", identity::hash(&["none", tenant.plane.as_str(), namespace]))
 }
 
 /// Spread constraints count Pods of the Pod's own namespace, which is the tenant's already; the label makes it plain.
@@ -241,88 +316,6 @@ fn rename_root_ca(tenant: &Tenant, container: &mut Value, secret: &str, values: 
     }
 }
 
-/// What of a running super Pod has to follow its tenant Pod: labels, annotations, and the few fields of a spec that may
-/// change. `None` if nothing differs. What the super cluster added on its own account stays (trap 29 of the field).
-pub fn drift(wanted: &Value, observed: &Object) -> Option<Value> {
-    let mut patch = Map::new();
-    let metadata = metadata_drift(&wanted["metadata"], &observed.tree()["metadata"]);
-    if !metadata.is_empty() {
-        patch.insert("metadata".to_owned(), metadata.into());
-    }
-    let mut spec = Map::new();
-    let theirs = &observed.tree()["spec"];
-    if wanted["spec"]["activeDeadlineSeconds"] != theirs["activeDeadlineSeconds"] {
-        let deadline = wanted["spec"]["activeDeadlineSeconds"].clone();
-        spec.insert("activeDeadlineSeconds".to_owned(), deadline);
-    }
-    // Tolerations can only be added to; the super cluster adds its own.
-    let mut tolerations = theirs["tolerations"].as_array().cloned().unwrap_or_default();
-    let known = tolerations.len();
-    for toleration in wanted["spec"]["tolerations"].as_array().into_iter().flatten() {
-        if !tolerations.contains(toleration) {
-            tolerations.push(toleration.clone());
-        }
-    }
-    if tolerations.len() > known {
-        spec.insert("tolerations".to_owned(), tolerations.into());
-    }
-    for field in ["initContainers", "containers"] {
-        let changed: Vec<Value> = wanted["spec"][field]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter(|container| {
-                let theirs = observed.tree()["spec"][field]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .find(|candidate| candidate["name"] == container["name"]);
-                theirs.is_some_and(|theirs| theirs["image"] != container["image"])
-            })
-            .map(|container| json!({"name": container["name"], "image": container["image"]}))
-            .collect();
-        if !changed.is_empty() {
-            spec.insert(field.to_owned(), changed.into());
-        }
-    }
-    if !spec.is_empty() {
-        patch.insert("spec".to_owned(), spec.into());
-    }
-    (!patch.is_empty()).then_some(Value::Object(patch))
-}
-
-/// Labels and annotations of `wanted` that `observed` lacks or has otherwise, as a merge patch; ones that the tenant has
-/// taken away become null. The super cluster's own keys (those of `kubernetes.io` and `k8s.io`) are left alone.
-pub fn metadata_drift(wanted: &Value, observed: &Value) -> Map<String, Value> {
-    let mut patch = Map::new();
-    for field in ["labels", "annotations"] {
-        let mut changed = Map::new();
-        let empty = Map::new();
-        let ours = wanted[field].as_object().unwrap_or(&empty);
-        let theirs = observed[field].as_object().unwrap_or(&empty);
-        for (key, value) in ours {
-            if theirs.get(key) != Some(value) {
-                changed.insert(key.clone(), value.clone());
-            }
-        }
-        for key in theirs
-            .keys()
-            .filter(|key| !ours.contains_key(*key) && !is_clusters_own(key))
-        {
-            changed.insert(key.clone(), Value::Null);
-        }
-        if !changed.is_empty() {
-            patch.insert(field.to_owned(), changed.into());
-        }
-    }
-    patch
-}
-
-fn is_clusters_own(key: &str) -> bool {
-    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
-    domain.ends_with("kubernetes.io") || domain.ends_with("k8s.io")
-}
-
 fn remove(value: &mut Value, field: &str) {
     if let Some(map) = value.as_object_mut() {
         map.remove(field);
@@ -341,9 +334,15 @@ mod tests {
     }
 
     fn down_of(spec: Value) -> Down {
-        down(&acme(), &web_pod(spec), "acme-shop-hash", &|namespace| {
-            (namespace == "other").then(|| "acme-other-hash".to_owned())
-        })
+        down(
+            &acme(),
+            &web_pod(spec),
+            &Surroundings {
+                namespace: "acme-shop-hash",
+                namespaces: &|namespace| (namespace == "other").then(|| "acme-other-hash".to_owned()),
+                has_priority: &|name| name == "public",
+            },
+        )
     }
 
     #[test]
@@ -412,6 +411,17 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_of_the_pods_own_is_named_as_its_plane_names_it() {
+        let down = down_of(json!({"containers": [], "volumes": [
+            {"name": "scratch", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}]}));
+
+        assert_eq!(
+            down.pod["spec"]["volumes"],
+            json!([{"name": "scratch", "persistentVolumeClaim": {"claimName": "web-1-scratch"}}])
+        );
+    }
+
+    #[test]
     fn containers_find_their_own_plane_and_identity() {
         let down = down_of(json!({"containers": [{"name": "c", "env": [
             {"name": "NS", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
@@ -461,7 +471,12 @@ mod tests {
                 {"matchExpressions": [{"key": "a", "operator": "Exists"}]}, {}]}}}}),
         );
 
-        let down = down(&tenant, &pod, "s", &|_| None);
+        let nothing = Surroundings {
+            namespace: "s",
+            namespaces: &|_| None,
+            has_priority: &|_| false,
+        };
+        let down = down(&tenant, &pod, &nothing);
 
         assert_eq!(down.pod["spec"]["nodeSelector"], json!({"pool": "y"}));
         assert_eq!(
@@ -490,7 +505,8 @@ mod tests {
             required["labelSelector"]["matchLabels"]["tenancy.mangrove.io/plane"],
             "acmeacmeacmeacme"
         );
-        assert_eq!(required["namespaces"], json!(["acme-other-hash", "nowhere-none-"]));
+        assert_eq!(required["namespaces"][0], "acme-other-hash");
+        assert!(required["namespaces"][1].as_str().unwrap().starts_with("none-"));
         let preferred = &affinity["preferredDuringSchedulingIgnoredDuringExecution"][0]["podAffinityTerm"];
         assert_eq!(
             preferred["namespaceSelector"]["matchLabels"]["tenancy.mangrove.io/plane"],
@@ -517,45 +533,43 @@ mod tests {
     }
 
     #[test]
-    fn an_unchanged_pod_has_no_drift_and_additions_of_the_super_cluster_stay() {
-        let down = down_of(json!({"containers": [{"name": "c", "image": "i"}]}));
-        let mut observed = down.pod.clone();
-        observed["metadata"]["annotations"]["cni.k8s.io/address"] = "x".into();
-        observed["spec"]["nodeName"] = "n1".into();
-        observed["spec"]["containers"]
-            .as_array_mut()
-            .unwrap()
-            .push(json!({"name": "sidecar", "image": "s"}));
+    fn taints_that_are_not_the_tenants_to_tolerate_keep_its_pods_away() {
+        let mut tenant = acme();
+        tenant.settings.tolerations = vec![json!({"key": "pool", "operator": "Equal", "value": "acme"})];
+        let not_ready = json!({"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"});
+        let pod = web_pod(json!({"containers": [], "tolerations": [
+            {"key": "pool", "operator": "Equal", "value": "globex"}, not_ready, {"operator": "Exists"}]}));
 
-        assert_eq!(drift(&down.pod, &Object::from_tree(observed)), None);
-    }
-
-    #[test]
-    fn a_new_toleration_is_added_to_what_is_there() {
-        let (ours, theirs) = (
-            json!({"key": "a", "operator": "Exists"}),
-            json!({"key": "b", "operator": "Exists"}),
+        let down = down(
+            &tenant,
+            &pod,
+            &Surroundings {
+                namespace: "s",
+                namespaces: &|_| None,
+                has_priority: &|_| false,
+            },
         );
-        let down = down_of(json!({"containers": [], "tolerations": [ours]}));
-        let mut observed = down.pod.clone();
-        observed["spec"]["tolerations"] = json!([theirs]);
 
-        let patch = drift(&down.pod, &Object::from_tree(observed)).unwrap();
-
-        assert_eq!(patch["spec"], json!({"tolerations": [theirs, ours]}));
+        let tolerations = down.pod["spec"]["tolerations"].as_array().unwrap();
+        assert_eq!(tolerations.len(), 1 + CONDITION_TAINTS.len() + 1);
+        assert_eq!(tolerations[0], not_ready);
+        assert!(
+            tolerations
+                .iter()
+                .all(|one| one["key"].is_string() && one["value"] != "globex")
+        );
+        assert_eq!(tolerations.last(), tenant.settings.tolerations.last());
     }
 
     #[test]
-    fn a_new_image_and_a_lost_label_are_drift() {
-        let down = down_of(json!({"containers": [{"name": "c", "image": "new"}]}));
-        let mut observed = down.pod.clone();
-        observed["spec"]["containers"][0]["image"] = "old".into();
-        observed["metadata"]["labels"] = json!({"stray": "x"});
+    fn a_priority_goes_down_by_name_if_the_super_cluster_offers_it() {
+        let of = |name: &str| {
+            let down = down_of(json!({"containers": [], "priorityClassName": name, "priority": 7}));
+            assert!(down.pod["spec"].get("priority").is_none());
+            down.pod["spec"]["priorityClassName"].clone()
+        };
 
-        let patch = drift(&down.pod, &Object::from_tree(observed)).unwrap();
-
-        assert_eq!(patch["spec"]["containers"], json!([{"name": "c", "image": "new"}]));
-        assert_eq!(patch["metadata"]["labels"]["app"], "web");
-        assert_eq!(patch["metadata"]["labels"]["stray"], Value::Null);
+        assert_eq!(of("public"), "public");
+        assert_eq!(of("system-node-critical"), Value::Null);
     }
 }

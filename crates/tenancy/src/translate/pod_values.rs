@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use crate::identity::Tenant;
+use crate::identity::{self, Tenant};
 
 /// The keys of a Pod's own Secret.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -103,7 +103,7 @@ impl PodValues {
         for item in items.as_array().into_iter().flatten() {
             match identity_value(pod, &item["fieldRef"]["fieldPath"]) {
                 Some((name, value)) => {
-                    let key = self.literal(name.to_owned(), value);
+                    let key = self.literal(name, value);
                     let mut ours_item = json!({"key": key, "path": item["path"]});
                     if !item["mode"].is_null() {
                         ours_item["mode"] = item["mode"].clone();
@@ -122,25 +122,36 @@ impl PodValues {
 }
 
 fn has_identity(items: &Value) -> bool {
-    items.as_array().into_iter().flatten().any(|item| {
-        matches!(
-            item["fieldRef"]["fieldPath"].as_str(),
-            Some("metadata.namespace" | "metadata.uid" | "metadata.labels" | "metadata.annotations")
-        )
-    })
+    items
+        .as_array()
+        .into_iter()
+        .flatten()
+        .any(|item| item["fieldRef"]["fieldPath"].as_str().is_some_and(is_identity))
 }
 
-/// The tenant's value of a field that differs on the two sides.
-pub fn identity_value(pod: &Value, field: &Value) -> Option<(&'static str, String)> {
-    let (name, value) = match field.as_str()? {
-        "metadata.namespace" => ("namespace", &pod["metadata"]["namespace"]),
-        "metadata.uid" => ("uid", &pod["metadata"]["uid"]),
+fn is_identity(field: &str) -> bool {
+    matches!(field, "metadata.namespace" | "metadata.uid" | "metadata.labels")
+        || field.starts_with("metadata.annotations")
+}
+
+/// The tenant's value of a field that differs on the two sides, and the Secret's key for it.
+pub fn identity_value(pod: &Value, field: &Value) -> Option<(String, String)> {
+    let metadata = &pod["metadata"];
+    let field = field.as_str()?;
+    let (name, value) = match field {
+        "metadata.namespace" => ("namespace", metadata["namespace"].as_str()?.to_owned()),
+        "metadata.uid" => ("uid", metadata["uid"].as_str()?.to_owned()),
         // Without the marks that they carry below. They may change while the Pod runs, and the Secret follows.
-        "metadata.labels" => return Some(("labels", lines(&pod["metadata"]["labels"]))),
-        "metadata.annotations" => return Some(("annotations", lines(&pod["metadata"]["annotations"]))),
-        _ => return None,
+        "metadata.labels" => ("labels", lines(&metadata["labels"])),
+        "metadata.annotations" => ("annotations", lines(&metadata["annotations"])),
+        // Not all annotations go down.
+        one => {
+            let key = one.strip_prefix("metadata.annotations['")?.strip_suffix("']")?;
+            let value = metadata["annotations"][key].as_str().unwrap_or("").to_owned();
+            return Some((format!("annotation-{}", identity::hash(&[key])), value));
+        }
     };
-    Some((name, value.as_str()?.to_owned()))
+    Some((name.to_owned(), value))
 }
 
 /// A map as kubelets write it into a file: sorted, a line each, values quoted as Go does.

@@ -3,7 +3,7 @@
 use api::Object;
 use serde_json::{Map, Value, json};
 
-use super::pod::metadata_drift;
+use super::pod_drift::metadata_drift;
 use crate::identity::{self, Tenant};
 
 /// What of a ServiceSpec goes down. `externalIPs` and `loadBalancerIP` would let a tenant catch others' traffic

@@ -3,10 +3,10 @@
 use api::Object;
 use serde_json::{Value, json};
 
-use crate::identity::Tenant;
+use crate::identity::{self, Tenant};
 
-/// The status that the tenant's Pod should have. Conditions of its readiness gates are the tenant's and stay; all others
-/// are the super cluster's.
+/// The status that the tenant's Pod should have. Conditions of its readiness gates, and others that only the tenant's own
+/// controllers know, are the tenant's and stay; the rest is the super cluster's (trap 15).
 pub fn up(tenant: &Tenant, tenant_pod: &Object, super_pod: &Object) -> Value {
     let mut status = super_pod.tree()["status"].clone();
     if !status.is_object() {
@@ -27,14 +27,12 @@ pub fn up(tenant: &Tenant, tenant_pod: &Object, super_pod: &Object) -> Value {
         .filter(|c| !is_gate(c))
         .cloned()
         .collect();
-    conditions.extend(
-        tenants["conditions"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter(|c| is_gate(c))
-            .cloned(),
-    );
+    for own in tenants["conditions"].as_array().into_iter().flatten() {
+        let is_foreign = !is_kubelets(own) && !conditions.iter().any(|theirs| theirs["type"] == own["type"]);
+        if is_gate(own) || is_foreign {
+            conditions.push(own.clone());
+        }
+    }
     if !conditions.is_empty() {
         status["conditions"] = conditions.into();
     }
@@ -49,6 +47,23 @@ pub fn up(tenant: &Tenant, tenant_pod: &Object, super_pod: &Object) -> Value {
     status
 }
 
+/// Conditions that kubelets, schedulers and evictions write: of these the super cluster alone knows, and their absence below
+/// means something too.
+fn is_kubelets(condition: &Value) -> bool {
+    const THEIRS: [&str; 9] = [
+        "AllContainersRestarting",
+        "ContainersReady",
+        "DisruptionTarget",
+        "Initialized",
+        "PodReadyToStartContainers",
+        "PodResizeInProgress",
+        "PodResizePending",
+        "PodScheduled",
+        "Ready",
+    ];
+    condition["type"].as_str().is_some_and(|kind| THEIRS.contains(&kind))
+}
+
 /// What a Pod's own Secret is called where a message names it: what is in it comes from there as far as the tenant knows.
 const OWN_SECRET: &str = "kube-api-access";
 
@@ -57,6 +72,51 @@ pub fn own_words(tenant: &Tenant, tenant_pod: &Object, super_pod: &Object, value
     rename(value, super_pod.namespace(), tenant_pod.namespace());
     rename(value, super_pod.uid(), tenant_pod.uid());
     rename(value, &tenant.pod_secret(tenant_pod.uid()), OWN_SECRET);
+    hide_others(value);
+}
+
+/// What stands for a super namespace that is not the tenant's own.
+const ANOTHERS: &str = "another-namespace";
+
+/// Takes out of all messages every super namespace that is still named: it is another tenant's, or another of this one's
+/// (trap 14).
+pub fn hide_others(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(hide_others),
+        Value::Object(map) => map.iter_mut().for_each(|(key, item)| match item {
+            Value::String(_) if key == "message" => hide_in_text(item),
+            Value::String(_) => {}
+            _ => hide_others(item),
+        }),
+        _ => {}
+    }
+}
+
+fn hide_in_text(text: &mut Value) {
+    match text {
+        Value::String(text) if text.split(|c: char| !is_of_name(c)).any(identity::is_super_namespace) => {
+            let mut clean = String::with_capacity(text.len());
+            let mut rest = text.as_str();
+            while !rest.is_empty() {
+                let end = rest.find(|c: char| !is_of_name(c)).unwrap_or(rest.len());
+                let (word, after) = rest.split_at(end);
+                clean.push_str(if identity::is_super_namespace(word) {
+                    ANOTHERS
+                } else {
+                    word
+                });
+                let between = after.find(is_of_name).unwrap_or(after.len());
+                clean.push_str(&after[..between]);
+                rest = &after[between..];
+            }
+            *text = clean;
+        }
+        _ => {}
+    }
+}
+
+fn is_of_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '-'
 }
 
 /// The conditions of readiness gates that have to go down, where the node agent looks for them.
@@ -162,6 +222,43 @@ mod tests {
         assert!(
             !text.contains("acme-shop-hash") && !text.contains("super-uid") && !text.contains("mangrove-pod"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn trap_14_another_tenants_namespace_is_not_named() {
+        let theirs = acme().super_namespace("web", "u9");
+        let mut message = json!({"message": format!("Preempted by pod {theirs}/db on node n1: {theirs}")});
+
+        hide_others(&mut message);
+
+        assert_eq!(
+            message["message"],
+            "Preempted by pod another-namespace/db on node n1: another-namespace"
+        );
+    }
+
+    #[test]
+    fn trap_15_conditions_that_a_tenants_controllers_write_stay() {
+        let condition = |kind: &str| json!({"type": kind, "status": "True"});
+        let tenants = pod(
+            "shop",
+            "tenant-uid",
+            json!({}),
+            json!({"conditions": [condition("acme.example/scanned"), condition("DisruptionTarget")]}),
+        );
+        let supers = pod(
+            "acme-shop-x",
+            "super-uid",
+            json!({}),
+            json!({"conditions": [condition("Ready")]}),
+        );
+
+        let status = up(&acme(), &tenants, &supers);
+
+        assert_eq!(
+            status["conditions"],
+            json!([condition("Ready"), condition("acme.example/scanned")])
         );
     }
 }

@@ -18,6 +18,8 @@ use tenancy::{
     nodes::{NodeView, NodeViews},
     operator::{self, OperatorOptions},
     policy::Policy,
+    reserved::Cidr,
+    storage_classes,
     syncer::{self, SyncerOptions},
 };
 use testkit::{
@@ -104,6 +106,10 @@ impl House {
             .server
             .registry()
             .project(&resource::NODES, Arc::new(Nodes(views)));
+        planes
+            .server
+            .registry()
+            .project(&resource::STORAGE_CLASSES, Arc::new(StorageClasses));
         let mut house = House {
             gate: Gate::new(&planes),
             planes,
@@ -120,7 +126,20 @@ impl House {
         house
     }
 
+    pub fn super_cluster(&self) -> SuperCluster {
+        self.super_cluster.clone()
+    }
+
+    pub fn provisioner(&self) -> Arc<dyn Provisioner> {
+        self.tenants.clone()
+    }
+
     pub fn start_syncer(&mut self) {
+        self.syncer = Some(self.another_syncer());
+    }
+
+    /// One more beside the house's own, as after a leader's lease was lost in a pause.
+    pub fn another_syncer(&self) -> Tasks {
         let client = self.gate.client();
         let source = Source::Plane {
             id: self.planes.root.source.clone(),
@@ -132,16 +151,21 @@ impl House {
             client,
         };
         let world = self.planes.world.clone();
-        let started = syncer::start(SyncerOptions {
+        syncer::start(SyncerOptions {
             super_sources: Sources::new(world.clone(), [source]),
             super_plane: self.planes.root.clone(),
             super_cluster: self.super_cluster.clone(),
             planes: Sources::new(world.clone(), [shared]),
             tenants: self.tenants.clone(),
-            policy: Policy::default(),
+            policy: Policy {
+                reserved: ["10.244.0.0/16", "10.96.0.0/12"]
+                    .map(|range| Cidr::parse(range).unwrap())
+                    .into(),
+                ..Policy::default()
+            },
             world,
-        });
-        self.syncer = Some(started.unwrap());
+        })
+        .unwrap()
     }
 
     pub async fn stop_syncer(&mut self) {
@@ -402,6 +426,31 @@ impl Provisioner for InProcess {
 
 fn failed(status: Status) -> ProvisionError {
     ProvisionError::Failed(status.message)
+}
+
+struct StorageClasses;
+
+struct OfStorageClasses(PlaneId);
+
+impl Projection for StorageClasses {
+    fn lens<'a>(&'a self, plane: &'a Plane) -> BoxFuture<'a, Result<Arc<dyn Lens>, Status>> {
+        let lens: Arc<dyn Lens> = Arc::new(OfStorageClasses(plane.id));
+        Box::pin(async move { Ok(lens) })
+    }
+}
+
+impl Lens for OfStorageClasses {
+    fn show(&self, class: &Object) -> Option<Object> {
+        storage_classes::show(self.0, class)
+    }
+
+    fn since(&self) -> Revision {
+        Revision(0)
+    }
+
+    fn replaced(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
 }
 
 struct Nodes(NodeViews);
