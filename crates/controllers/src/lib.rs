@@ -86,7 +86,7 @@ pub fn start(sources: Sources, options: Options) -> Running {
     disruption::start(&sources, &informers, &world, &tasks);
     ephemeral::start(&sources, &informers, &world, &tasks);
     volumes::start(&sources, &informers, &clusters, &world, &tasks);
-    volumes::protection::start(&sources, &informers, &world, &tasks);
+    volumes::protection::start(&sources, &informers, &clusters, &world, &tasks);
     node_lifecycle::start(&sources, &informers, &clusters, &world, &tasks);
     pod_gc::start(&sources, &informers, &clusters, &world, &tasks);
     endpoints::start(&sources, &informers, &world, &tasks);

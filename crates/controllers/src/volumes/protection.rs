@@ -1,4 +1,5 @@
-//! Claims that Pods use and volumes that claims have are not deleted from under them: finalizers, as upstream's.
+//! Claims that Pods use and volumes that claims have are not deleted from under them: finalizers, as upstream's. Volumes only
+//! where they are a plane's own: those that a plane is shown go when whoever shows them says so.
 
 use std::{fmt, sync::Arc};
 
@@ -10,7 +11,7 @@ use client::{Client, Error, Informer, Notice, ObjectKey, Outcome, Patch, PlaneKe
 use serde_json::json;
 use world::World;
 
-use crate::{fairness, informers::Informers, pods};
+use crate::{Clusters, fairness, informers::Informers, pods};
 
 const WORKERS: usize = 2;
 const CLAIM: &str = "kubernetes.io/pvc-protection";
@@ -47,7 +48,7 @@ struct Protection {
     pods: Informer,
 }
 
-pub fn start(sources: &Sources, informers: &Informers, world: &World, tasks: &Tasks) {
+pub fn start(sources: &Sources, informers: &Informers, clusters: &Clusters, world: &World, tasks: &Tasks) {
     let queue = fairness::by_plane_of(world, Item::plane);
     let shared = Arc::new(Protection {
         sources: sources.clone(),
@@ -57,7 +58,11 @@ pub fn start(sources: &Sources, informers: &Informers, world: &World, tasks: &Ta
     });
     let claim = |key: &ObjectKey, _: &Object| vec![Item::Claim(key.clone())];
     client::enqueue(tasks, &shared.claims, &queue, claim, Vec::new);
-    let volume = |key: &ObjectKey, _: &Object| vec![Item::Volume(key.clone())];
+    let own = clusters.clone();
+    let volume = move |key: &ObjectKey, _: &Object| {
+        let is_own = own.has(&key.plane);
+        is_own.then(|| Item::Volume(key.clone())).into_iter().collect()
+    };
     client::enqueue(tasks, &shared.volumes, &queue, volume, Vec::new);
     // A Pod that is gone or over may have been the last that a deleted claim waits for.
     let (watched, ready) = (shared.clone(), queue.clone());
