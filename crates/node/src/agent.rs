@@ -18,4 +18,5 @@ pub(crate) mod runtime_events;
 pub(crate) mod services;
 mod steps;
 pub(crate) mod tokens;
+pub(crate) mod volume_directories;
 pub(crate) mod worker;

@@ -20,6 +20,7 @@ use crate::agent::pods::{self, Pods};
 use crate::agent::runtime_events;
 use crate::agent::services::ServiceView;
 use crate::agent::tokens::{PlaneTokens, TokenSource};
+use crate::agent::volume_directories;
 use crate::container::dns::{ClusterDns, parse_resolv_conf};
 use crate::container::service_env::KubernetesService;
 use crate::cri::{CriError, Runtime};
@@ -160,6 +161,7 @@ impl Node {
             spawn(Box::pin(context.services.clone().drive(proxy, options.address, world)));
         }
         spawn(Box::pin(log_rotation::run(Arc::clone(&context), pods.clone())));
+        spawn(Box::pin(volume_directories::run(Arc::clone(&context))));
         spawn(Box::pin(pods::run(context, pods.clone())));
         Ok(Running { pods, address, tasks })
     }
