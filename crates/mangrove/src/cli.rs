@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{bench, down, image, standalone_store, tenant, up};
+use crate::{bench, down, image, standalone_store, tenancy, tenant, up};
 
 #[derive(Parser)]
 #[command(
@@ -27,6 +27,8 @@ pub enum Command {
     /// Tenants, each with a Kubernetes of its own
     #[command(subcommand)]
     Tenant(Tenant),
+    /// Tenants on any Kubernetes: the multi-tenant layer alone, beside a cluster that runs already
+    Tenancy(Tenancy),
     /// Container images of this machine
     #[command(subcommand)]
     Image(Image),
@@ -51,6 +53,13 @@ pub struct Up {
     /// Return when everything is ready, and leave it running
     #[arg(long)]
     pub detach: bool,
+    #[command(flatten)]
+    pub etcd: Etcd,
+}
+
+/// Where state is kept, if not in the data directory.
+#[derive(Args, Clone)]
+pub struct Etcd {
     /// Keep all state in an etcd instead of the data directory
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub etcd_servers: Vec<String>,
@@ -63,6 +72,39 @@ pub struct Up {
     /// Key of the client certificate, PEM
     #[arg(long, value_name = "FILE", requires_all = ["etcd_servers", "etcd_certfile"])]
     pub etcd_keyfile: Option<PathBuf>,
+}
+
+#[derive(Args, Clone)]
+pub struct Tenancy {
+    /// The administrator's kubeconfig of the cluster that runs the tenants' Pods [default: as a Pod of that cluster]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Which context of the kubeconfig [default: its current one]
+    #[arg(long, value_name = "NAME", requires = "kubeconfig")]
+    pub context: Option<String>,
+    /// Where the tenants' planes are kept
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+    /// Where the tenants' Kubernetes APIs are served
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:6443")]
+    pub listen: SocketAddr,
+    /// By what address tenants reach it, for their kubeconfigs [default: the one that it listens on]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// The namespace of the super cluster in which tenants' kubeconfigs and the leader's lease are
+    #[arg(long, value_name = "NAME", default_value = "mangrove-system")]
+    pub namespace: String,
+    /// Of the super cluster; tenants' Services get their addresses of it
+    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/12")]
+    pub service_cluster_ip_range: String,
+    /// By what address the tenants' Pods reach this process; without one they don't reach their API server and DNS
+    #[arg(long, value_name = "IP")]
+    pub pods_door: Option<std::net::Ipv4Addr>,
+    /// The domain of Services' names
+    #[arg(long, value_name = "DOMAIN", default_value = crate::wiring::house::CLUSTER_DOMAIN)]
+    pub cluster_domain: String,
+    #[command(flatten)]
+    pub etcd: Etcd,
 }
 
 pub const DATA_DIR: &str = "/var/lib/mangrove";
@@ -158,6 +200,7 @@ impl Command {
             Command::Up(options) => up::run(options),
             Command::Down(options) => down::run(options),
             Command::Tenant(command) => tenant::run(command),
+            Command::Tenancy(options) => tenancy::run(options),
             Command::Image(command) => image::run(command),
             Command::Bench(command) => bench::run(command),
             Command::Store(command) => standalone_store::run(*command),

@@ -13,6 +13,7 @@ mod image;
 mod platform;
 mod progress;
 mod standalone_store;
+mod tenancy;
 mod tenant;
 mod up;
 mod usage;

@@ -1,10 +1,15 @@
 //! How the rooms are put together.
 
+pub mod beside;
 pub mod checks;
+pub mod credentials;
+pub mod doors;
 pub mod house;
 pub mod images;
 pub mod in_process;
 pub mod kubeconfigs;
+pub mod leading;
 pub mod projections;
 pub mod provisioner;
 pub mod storage;
+pub mod taken;

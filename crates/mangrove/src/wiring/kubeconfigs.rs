@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use world::World;
 
 /// A year, as kubeadm's administrators have it.
-const CERTIFICATE_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 pub struct Kubeconfigs {
     pub api: ApiServer,

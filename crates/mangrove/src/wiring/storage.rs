@@ -24,7 +24,7 @@ const SHARED_PREFIX: &str = "/mangrove/shared";
 const ROOT_PREFIX: &str = "/mangrove/super";
 
 impl Storage {
-    pub async fn open(options: &cli::Up, layout: &Layout, world: &World) -> anyhow::Result<Storage> {
+    pub async fn open(options: &cli::Etcd, layout: &Layout, world: &World) -> anyhow::Result<Storage> {
         if options.etcd_servers.is_empty() {
             let store = Store::open(StoreOptions::new(layout.store(), world.clone())).map_err(what_to_do)?;
             return Ok(Storage {
@@ -56,7 +56,7 @@ fn what_to_do(error: OpenError) -> anyhow::Error {
     anyhow::anyhow!("can't open the store: {error}: {advice}")
 }
 
-async fn etcd_keyspace(options: &cli::Up, prefix: &str, world: &World) -> anyhow::Result<Arc<dyn Keyspace>> {
+async fn etcd_keyspace(options: &cli::Etcd, prefix: &str, world: &World) -> anyhow::Result<Arc<dyn Keyspace>> {
     let read = |file: &Option<std::path::PathBuf>| match file {
         Some(file) => std::fs::read(file)
             .map(Some)
