@@ -5,6 +5,7 @@
 mod bodies;
 mod clients;
 mod commands;
+mod controllers;
 mod crash;
 mod disk;
 mod door;
