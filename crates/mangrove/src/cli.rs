@@ -1,10 +1,13 @@
 //! What a person can type.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{bench, down, image, standalone_store, tenancy, tenant, up};
+use crate::{agent, bench, down, image, standalone_store, tenancy, tenant, up};
 
 #[derive(Parser)]
 #[command(
@@ -22,6 +25,8 @@ pub struct Cli {
 pub enum Command {
     /// Start the whole platform on this machine
     Up(Up),
+    /// Run Pods of a platform that is on another machine: this one becomes a node of it
+    Agent(Agent),
     /// End the platform: no process, mount, network namespace, cgroup, rule or interface is left
     Down(Down),
     /// Tenants, each with a Kubernetes of its own
@@ -108,6 +113,34 @@ pub struct Tenancy {
 }
 
 pub const DATA_DIR: &str = "/var/lib/mangrove";
+
+#[derive(Args, Clone)]
+pub struct Agent {
+    /// The super cluster's API
+    #[arg(long, value_name = "URL", required_unless_present = "kubeconfig", requires = "token")]
+    pub server: Option<String>,
+    /// A token of the super cluster's, with the rights of a node
+    #[arg(long, value_name = "TOKEN", requires = "server")]
+    pub token: Option<String>,
+    /// CA of the server, PEM
+    #[arg(long, value_name = "FILE", requires = "server")]
+    pub certificate_authority: Option<PathBuf>,
+    /// Server and credentials of the super cluster in one file
+    #[arg(long, value_name = "FILE", conflicts_with = "server")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The node's name [default: the machine's]
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Where the other nodes reach this one [default: what this machine speaks from]
+    #[arg(long, value_name = "ADDR")]
+    pub address: Option<Ipv4Addr>,
+    /// Where everything is kept; archives in its folder `images` are imported
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+    /// The control group below which everything runs
+    #[arg(long, value_name = "NAME", default_value = "mangrove")]
+    pub cgroup_root: String,
+}
 
 #[derive(Args)]
 pub struct Down {
@@ -198,6 +231,7 @@ impl Command {
     pub fn run(self) -> anyhow::Result<()> {
         match self {
             Command::Up(options) => up::run(options),
+            Command::Agent(options) => agent::run(options),
             Command::Down(options) => down::run(options),
             Command::Tenant(command) => tenant::run(command),
             Command::Tenancy(options) => tenancy::run(options),

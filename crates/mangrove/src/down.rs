@@ -35,6 +35,7 @@ pub fn run(options: cli::Down) -> anyhow::Result<()> {
         (None, Some(platform)) => platform.data_dir.clone(),
         (None, None) => PathBuf::from(cli::DATA_DIR),
     };
+    let cgroup_root = recorded.as_ref().and_then(|platform| platform.cgroup_root.clone());
     if let Some(platform) = recorded.filter(Platform::is_alive) {
         stop_server(&platform)?;
     }
@@ -47,7 +48,7 @@ pub fn run(options: cli::Down) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("starting the asynchronous runtime")?
-        .block_on(clear(&Layout::of(&data_dir)))?;
+        .block_on(clear(&Layout::of(&data_dir), cgroup_root))?;
     Platform::forget()?;
     println!("the platform is down; its data stays in {}", data_dir.display());
     Ok(())
@@ -72,16 +73,19 @@ fn stop_server(platform: &Platform) -> anyhow::Result<()> {
 }
 
 /// Ends all sandboxes and takes the network back.
-async fn clear(layout: &Layout) -> anyhow::Result<()> {
-    let runtime = runtime::Runtime::open(runtime_options(layout)?)
-        .await
-        .context("opening the runtime")?;
+async fn clear(layout: &Layout, cgroup_root: Option<String>) -> anyhow::Result<()> {
+    let mut options = runtime_options(layout)?;
+    if let Some(root) = cgroup_root {
+        options.cgroup_root = root;
+    }
+    let runtime = runtime::Runtime::open(options).await.context("opening the runtime")?;
     runtime.teardown().await.context("ending the sandboxes")?;
     // Only there: a person may have mounted the data directory, or a disk for a part of it.
     for folder in [layout.node(), layout.runtime()] {
         unmount_below(&folder)?;
     }
-    network::teardown(&network_options(0, 0))
+    let door = network::DoorPorts { api: 0, dns: 0 };
+    network::teardown(&network_options(std::net::Ipv4Addr::UNSPECIFIED, Some(door)))
         .await
         .context("taking the network back")?;
     Ok(())

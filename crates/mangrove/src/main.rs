@@ -4,6 +4,7 @@
 //! Start reading at [`cli`] (what a person can type), then [`up`] (how the house is put together).
 #![allow(clippy::disallowed_methods, reason = "the real world is passed in from here")]
 
+mod agent;
 mod bench;
 mod cli;
 mod control;

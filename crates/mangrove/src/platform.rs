@@ -25,6 +25,9 @@ pub struct Platform {
     pub start_time: u64,
     pub data_dir: PathBuf,
     pub listen: String,
+    /// Of an agent that has been told another than the usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup_root: Option<String>,
 }
 
 /// Where things are inside a data directory. One place, so that `up` and `down` agree.
@@ -97,6 +100,7 @@ impl Platform {
             start_time,
             data_dir: data_dir.to_owned(),
             listen,
+            cgroup_root: None,
         })
     }
 

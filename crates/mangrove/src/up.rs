@@ -72,7 +72,7 @@ async fn serve(options: cli::Up, progress: Progress) -> anyhow::Result<()> {
 }
 
 /// Warnings for a person at the terminal, all that happens into the log of a detached platform. `RUST_LOG` decides otherwise.
-fn follow_with_log(detached: bool) {
+pub fn follow_with_log(detached: bool) {
     let default = if detached {
         "info,h2=warn,hyper=warn,rustls=warn,tower=warn"
     } else {

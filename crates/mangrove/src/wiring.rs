@@ -1,5 +1,6 @@
 //! How the rooms are put together.
 
+pub mod agent;
 pub mod beside;
 pub mod checks;
 pub mod credentials;
@@ -9,6 +10,7 @@ pub mod images;
 pub mod in_process;
 pub mod kubeconfigs;
 pub mod leading;
+pub mod pod_range;
 pub mod projections;
 pub mod provisioner;
 pub mod storage;

@@ -14,8 +14,8 @@ use crate::{Error, Options, Range};
 /// `RT_TABLE_LOCAL`: asked before all others.
 const TABLE_LOCAL: u32 = 255;
 
-/// Routes the door's range to this machine, and the other Service addresses to the bridge: they have to lead somewhere before
-/// they are rewritten, also on a machine without a default route. The bridge has to be there.
+/// Routes the door's range to this machine if it is here, and the other Service addresses to the gateway's interface: they have to lead somewhere before
+/// they are rewritten, also on a machine without a default route. It has to be there.
 pub async fn open(options: &Options) -> Result<(), Error> {
     let handle = connect(options.door)?;
     for (range, route) in routes(&handle, options).await? {
@@ -41,7 +41,9 @@ pub async fn close(options: &Options) -> Result<(), Error> {
 
 async fn routes(handle: &Handle, options: &Options) -> Result<Vec<(Range, RouteMessage)>, Error> {
     let mut routes = Vec::new();
-    if let Some(lo) = interface(handle, "lo").await? {
+    if options.door_ports.is_some()
+        && let Some(lo) = interface(handle, "lo").await?
+    {
         let local = RouteMessageBuilder::<IpAddr>::new()
             .destination_prefix(IpAddr::V4(options.door.network), options.door.prefix)
             .map_err(|error| failed(options.door, &error))?
@@ -52,12 +54,12 @@ async fn routes(handle: &Handle, options: &Options) -> Result<Vec<(Range, RouteM
             .build();
         routes.push((options.door, local));
     }
-    if let Some(bridge) = interface(handle, &options.bridge).await? {
+    if let Some(device) = interface(handle, &options.device).await? {
         let services = RouteMessageBuilder::<IpAddr>::new()
             .destination_prefix(IpAddr::V4(options.services.network), options.services.prefix)
             .map_err(|error| failed(options.services, &error))?
             .scope(RouteScope::Link)
-            .output_interface(bridge)
+            .output_interface(device)
             .build();
         routes.push((options.services, services));
     }

@@ -1,4 +1,4 @@
-//! What a machine does with packets and names: Services in nftables ([`proxy`]), the Pods' door ([`door`]), and one DNS
+//! What a machine does with packets and names: Services and the walls between Pods in nftables ([`proxy`]), the Pods' door ([`door`]), ways to other machines' Pods ([`routes`]), and one DNS
 //! server for all planes ([`dns`]).
 //!
 //! Uses nothing of ours and never knows a client, a plane's API or a runtime: desired state is handed in as values. Pure
@@ -10,11 +10,12 @@
 pub mod dns;
 pub mod door;
 pub mod proxy;
+pub mod routes;
 
 use std::net::Ipv4Addr;
 
 /// A range of addresses: the network's address and the length of its prefix.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Range {
     pub network: Ipv4Addr,
     pub prefix: u8,
@@ -31,6 +32,16 @@ impl Range {
     }
 }
 
+impl std::str::FromStr for Range {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Range, ()> {
+        let (network, prefix) = text.split_once('/').ok_or(())?;
+        let prefix = prefix.parse().ok().filter(|prefix| *prefix <= 32).ok_or(())?;
+        Ok(Range::new(network.parse().map_err(drop)?, prefix))
+    }
+}
+
 impl std::fmt::Display for Range {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.network, self.prefix)
@@ -40,16 +51,28 @@ impl std::fmt::Display for Range {
 /// The platform's addresses on this machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
+    /// Of the Pods of all nodes.
     pub pods: Range,
+    /// By which this machine is known to its own Pods.
+    pub gateway: Ipv4Addr,
     pub services: Range,
     /// The part of the service range that leads to planes' API servers and DNS (D8).
     pub door: Range,
-    /// Where the Pods' door listens; Pods dial 443.
-    pub door_port: u16,
-    /// Where DNS listens; Pods ask at 53.
-    pub dns_port: u16,
-    /// The Pods' bridge.
-    pub bridge: String,
+    /// Who serves there; none if it is another machine, to which a route leads ([`routes`]).
+    pub door_ports: Option<DoorPorts>,
+    /// The interface that has the gateway's address.
+    pub device: String,
+    /// How the names of Pods' interfaces on this machine begin.
+    pub interfaces: String,
+}
+
+/// Where this machine listens for who comes to the door.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DoorPorts {
+    /// Of the API; Pods dial 443.
+    pub api: u16,
+    /// Of DNS; Pods ask at 53.
+    pub dns: u16,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -70,5 +93,6 @@ pub enum Error {
 /// Takes back everything this room has made on the machine. Nothing there is fine.
 pub async fn teardown(options: &Options) -> Result<(), Error> {
     proxy::remove().await?;
+    routes::remove().await?;
     door::close(options).await
 }

@@ -31,7 +31,12 @@ pub struct KubeletBackend {
     client: Client,
     relay: Relay,
     tls: Arc<ClientConfig>,
+    /// By which it shows itself to kubelets with an authority of their own.
+    own: Arc<KubeletClientTls>,
 }
+
+/// On a Node: the authority of its kubelet's serving certificate, PEM.
+pub const KUBELET_AUTHORITY: &str = "node.mangrove.io/kubelet-authority";
 
 const DEFAULT_KUBELET_PORT: u64 = 10250;
 /// Refusals of kubelets are a line.
@@ -39,12 +44,21 @@ const REFUSAL_BYTES_MAX: usize = 16 << 10;
 
 impl KubeletBackend {
     /// `client` reads Pods and Nodes of the plane.
-    pub fn new(client: Client, tls: &KubeletClientTls) -> Result<KubeletBackend, TlsError> {
+    pub fn new(client: Client, tls: KubeletClientTls) -> Result<KubeletBackend, TlsError> {
         Ok(KubeletBackend {
             client,
             relay: Relay::new(),
             tls: tls::client(&tls.certificate, &tls.key, tls.server_ca.as_deref())?,
+            own: Arc::new(tls),
         })
+    }
+
+    /// A node that joined brings an authority of its own and says on its Node which: who may write that is the node.
+    fn tls_to(&self, node: &Object) -> Result<Arc<ClientConfig>, TlsError> {
+        match node.annotation(KUBELET_AUTHORITY) {
+            Some(authority) => tls::client(&self.own.certificate, &self.own.key, Some(authority.as_bytes())),
+            None => Ok(Arc::clone(&self.tls)),
+        }
     }
 
     async fn try_stream(&self, stream: PodStream) -> Result<Response<Body>, Response<Body>> {
@@ -86,7 +100,7 @@ impl KubeletBackend {
         let upstream = Upstream::from(Connect::Tls {
             address,
             server_name,
-            config: Arc::clone(&self.tls),
+            config: self.tls_to(&node).map_err(|error| internal(&error.to_string()))?,
         });
         let response = match self.relay.relay(request, upstream).await {
             Ok(response) => response,

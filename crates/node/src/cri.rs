@@ -1,7 +1,8 @@
 //! The runtime, over its CRI Unix socket. A thin client: the verbs that the agent uses, typed errors, a time limit on
 //! each call, and what it lists already in the agent's words.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -129,7 +130,7 @@ impl Runtime {
         call!(self.runtime, update_runtime_config, request, CALL_TIMEOUT).map(drop)
     }
 
-    /// The uids of Pods that have sandboxes here which this node's agent made.
+    /// Pods that have sandboxes here which this node's agent made.
     pub async fn our_pods(&self, node_name: &str) -> Result<Vec<OurPod>, CriError> {
         let filter = cri::PodSandboxFilter {
             label_selector: HashMap::from([(label::NODE.to_owned(), node_name.to_owned())]),
@@ -137,18 +138,31 @@ impl Runtime {
         };
         let request = cri::ListPodSandboxRequest { filter: Some(filter) };
         let answer = call!(self.runtime, list_pod_sandbox, request, CALL_TIMEOUT)?;
-        Ok(answer
-            .items
-            .into_iter()
-            .filter_map(|sandbox| {
-                let metadata = sandbox.metadata?;
-                Some(OurPod {
-                    uid: metadata.uid,
-                    namespace: metadata.namespace,
-                    name: metadata.name,
-                })
-            })
-            .collect())
+        let mut pods = Vec::new();
+        for sandbox in answer.items {
+            let Some(metadata) = sandbox.metadata else { continue };
+            let ready = sandbox.state == cri::PodSandboxState::SandboxReady as i32;
+            let ips = match ready {
+                true => self.ips_of(&sandbox.id).await?,
+                false => Vec::new(),
+            };
+            pods.push(OurPod {
+                uid: metadata.uid,
+                namespace: metadata.namespace,
+                name: metadata.name,
+                annotations: sandbox.annotations.into_iter().collect(),
+                ips,
+            });
+        }
+        Ok(pods)
+    }
+
+    async fn ips_of(&self, sandbox: &str) -> Result<Vec<IpAddr>, CriError> {
+        match self.sandbox_status(sandbox).await {
+            Ok(status) => Ok(Sandbox::from_cri(status).ips),
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// All that the runtime has of one Pod.
@@ -346,6 +360,27 @@ impl Runtime {
         Ok(call!(self.images, list_images, request, CALL_TIMEOUT)?.images)
     }
 
+    pub async fn remove_image(&self, id: &str) -> Result<(), CriError> {
+        let image = Some(cri::ImageSpec {
+            image: id.to_owned(),
+            ..Default::default()
+        });
+        let request = cri::RemoveImageRequest { image };
+        gone_is_fine(call!(self.images, remove_image, request, CALL_TIMEOUT).map(drop))
+    }
+
+    /// Ids of images that containers have, running or not.
+    pub async fn used_images(&self) -> Result<BTreeSet<String>, CriError> {
+        let request = cri::ListContainersRequest::default();
+        let answer = call!(self.runtime, list_containers, request, CALL_TIMEOUT)?;
+        // Older runtimes say in `image_ref` what newer ones say in `image_id`.
+        let ids = answer
+            .containers
+            .into_iter()
+            .flat_map(|container| [container.image_id, container.image_ref]);
+        Ok(ids.filter(|id| !id.is_empty()).collect())
+    }
+
     pub async fn pull(
         &self,
         image: cri::ImageSpec,
@@ -366,6 +401,9 @@ pub struct OurPod {
     pub uid: String,
     pub namespace: String,
     pub name: String,
+    pub annotations: BTreeMap<String, String>,
+    /// Of its sandbox, while that is ready.
+    pub ips: Vec<IpAddr>,
 }
 
 fn gone_is_fine(result: Result<(), CriError>) -> Result<(), CriError> {

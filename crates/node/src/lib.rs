@@ -30,8 +30,9 @@ pub mod volume;
 mod watch;
 
 pub use agent::tokens::{PlaneTokens, Token, TokenSource};
-pub use backend::{KubeletBackend, KubeletClientTls};
+pub use agent::walls::CircleOf;
+pub use backend::{KUBELET_AUTHORITY, KubeletBackend, KubeletClientTls};
 pub use container::service_env::KubernetesService;
 pub use kubelet_api::KubeletTls;
-pub use node::{Node, NodeOptions, Running, StartError};
+pub use node::{Door, Node, NodeOptions, Running, StartError};
 pub use tls::TlsError;

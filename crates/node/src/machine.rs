@@ -1,5 +1,6 @@
 //! What this machine is and has, read from the kernel.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use crate::container::resources::NodeCapacity;
@@ -77,6 +78,13 @@ pub fn left(root: &Path) -> Left {
             .map_or(i64::MAX, |disk| signed(disk.files_available())),
         pids,
     }
+}
+
+/// The first address of a range of Pods: by it a machine is known to its own.
+pub fn gateway(pod_cidr: &str) -> Option<Ipv4Addr> {
+    let (network, _) = pod_cidr.split_once('/')?;
+    let network: Ipv4Addr = network.parse().ok()?;
+    Some(Ipv4Addr::from(u32::from(network).checked_add(1)?))
 }
 
 fn signed(value: u64) -> i64 {

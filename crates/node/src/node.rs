@@ -1,5 +1,6 @@
 //! Putting the agent together.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,12 +16,15 @@ use crate::agent::context::{self, Context, PULLS_MAX};
 use crate::agent::events::Events;
 use crate::agent::heartbeat::Heartbeat;
 use crate::agent::log_rotation;
+use crate::agent::neighbours;
 use crate::agent::objects::Objects;
 use crate::agent::pods::{self, Pods};
+use crate::agent::pressure;
 use crate::agent::runtime_events;
 use crate::agent::services::ServiceView;
 use crate::agent::tokens::{PlaneTokens, TokenSource};
 use crate::agent::volume_directories;
+use crate::agent::walls::{CircleOf, Walls};
 use crate::container::dns::{ClusterDns, parse_resolv_conf};
 use crate::container::service_env::KubernetesService;
 use crate::cri::{CriError, Runtime};
@@ -50,7 +54,23 @@ pub struct NodeOptions {
     pub kubernetes_service: Option<KubernetesService>,
     /// The kernel's rules for Services; without it somebody else serves them.
     pub proxy: Option<Proxy>,
+    /// Whom a Pod may reach, by its annotations; everybody if absent.
+    pub circles: Option<CircleOf>,
+    pub door: Door,
+    /// Of the Node object, beside our own.
+    pub annotations: BTreeMap<String, String>,
     pub world: World,
+}
+
+/// Where the planes' door is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Door {
+    /// On this machine; its Node says so to the others.
+    Here,
+    /// On the machine whose Node says so: a route for this range leads there.
+    There(network::Range),
+    /// There is none of ours.
+    Nowhere,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +79,8 @@ pub enum StartError {
     Runtime { socket: PathBuf, source: CriError },
     #[error("{path}: {source}", path = path.display())]
     Directory { path: PathBuf, source: std::io::Error },
+    #[error("separating Pods: {0}")]
+    Walls(#[from] network::Error),
     #[error(transparent)]
     Tls(#[from] kubelet_api::TlsError),
 }
@@ -107,12 +129,18 @@ impl Node {
                 source,
             })?;
 
+        let walls = Walls::new(options.proxy.clone(), options.circles);
+        let found = runtime.our_pods(&name).await.map_err(in_runtime)?;
+        walls
+            .begin(&found, options.address, machine::gateway(&options.pod_cidr))
+            .await?;
         let machine = machine::read(&root);
         let client = client.with_manager("kubelet");
         let context = Arc::new(Context {
             events: Events::start(client.clone(), world.clone(), name.clone()),
             objects: Objects::new(client.clone(), world.clone()),
             services: ServiceView::start(&client, &world),
+            walls,
             tokens: options
                 .token_source
                 .unwrap_or_else(|| Arc::new(PlaneTokens(client.clone()))),
@@ -140,15 +168,20 @@ impl Node {
         };
         let api = kubelet_api::Server::new(Arc::clone(&context), pods.clone(), options.tls)?;
         spawn(Box::pin(api.serve(options.kubelet_listener)));
+        let mut annotations = options.annotations;
+        if options.door == Door::Here {
+            annotations.insert(neighbours::DOOR.to_owned(), String::new());
+        }
         let heartbeat = Heartbeat {
             client,
             runtime: runtime.clone(),
             world: world.clone(),
-            name,
+            name: name.clone(),
             address: options.address,
             kubelet_port: address.port(),
             pod_cidr: options.pod_cidr,
             machine,
+            annotations,
             runtime_version: format!("{}://{}", version.runtime_name, version.runtime_version),
             root,
         };
@@ -157,11 +190,19 @@ impl Node {
         spawn(Box::pin(runtime_events::follow(runtime, world.clone(), move |whom| {
             waking.wake(whom);
         })));
+        if options.proxy.is_some() {
+            let door = match options.door {
+                Door::There(range) => Some(range),
+                Door::Here | Door::Nowhere => None,
+            };
+            spawn(Box::pin(neighbours::run(Arc::clone(&context), door)));
+        }
         if let Some(proxy) = options.proxy {
-            spawn(Box::pin(context.services.clone().drive(proxy, options.address, world)));
+            spawn(Box::pin(context.services.clone().drive(proxy, name, world)));
         }
         spawn(Box::pin(log_rotation::run(Arc::clone(&context), pods.clone())));
         spawn(Box::pin(volume_directories::run(Arc::clone(&context))));
+        spawn(Box::pin(pressure::run(Arc::clone(&context), pods.clone())));
         spawn(Box::pin(pods::run(context, pods.clone())));
         Ok(Running { pods, address, tasks })
     }

@@ -5,13 +5,14 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use crate::container::resources::NodeCapacity;
 use crate::machine::{Left, Machine};
 
 /// What is said of kubelet where a version is asked.
 pub const KUBELET_VERSION: &str = "v1.36.0";
 const PODS_MAX: &str = "110";
 
-/// Below these the node takes no more Pods (upstream's `evictionHard`).
+/// Below these the node takes no more Pods, and ends some (upstream's `evictionHard`).
 const LEAST_MEMORY_BYTES: i64 = 100 << 20;
 const LEAST_DISK_PERCENT: i64 = 10;
 /// On small disks a tenth is more than anyone needs; large ones are not called full with this much left.
@@ -85,6 +86,23 @@ pub fn status(facts: &Facts, current: &Value) -> Value {
     })
 }
 
+/// What the machine has too little of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Short {
+    pub memory: bool,
+    pub disk: bool,
+    pub pids: bool,
+}
+
+pub fn is_short(left: &Left, capacity: NodeCapacity) -> Short {
+    let disk_share = capacity.ephemeral_storage_bytes / 100 * LEAST_DISK_PERCENT;
+    Short {
+        memory: left.memory_bytes < LEAST_MEMORY_BYTES,
+        disk: left.disk_bytes < disk_share.min(ENOUGH_DISK_BYTES) || left.disk_inodes < LEAST_INODES,
+        pids: left.pids < LEAST_PIDS,
+    }
+}
+
 fn amount(milli: i64) -> String {
     if milli % 1000 == 0 {
         (milli / 1000).to_string()
@@ -94,9 +112,7 @@ fn amount(milli: i64) -> String {
 }
 
 fn conditions(facts: &Facts, current: &Value) -> Vec<Value> {
-    let disk_share = facts.machine.capacity.ephemeral_storage_bytes / 100 * LEAST_DISK_PERCENT;
-    let little_disk =
-        facts.left.disk_bytes < disk_share.min(ENOUGH_DISK_BYTES) || facts.left.disk_inodes < LEAST_INODES;
+    let short = is_short(&facts.left, facts.machine.capacity);
     let pressure = |kind: &str, name: &str, is: bool, yes: &str, no: &str| {
         let (status, reason) = if is {
             ("True", format!("KubeletHas{name}"))
@@ -127,21 +143,21 @@ fn conditions(facts: &Facts, current: &Value) -> Vec<Value> {
         pressure(
             "MemoryPressure",
             "InsufficientMemory",
-            facts.left.memory_bytes < LEAST_MEMORY_BYTES,
+            short.memory,
             "insufficient memory available",
             "KubeletHasSufficientMemory",
         ),
         pressure(
             "DiskPressure",
             "DiskPressure",
-            little_disk,
+            short.disk,
             "disk pressure",
             "KubeletHasNoDiskPressure",
         ),
         pressure(
             "PIDPressure",
             "InsufficientPID",
-            facts.left.pids < LEAST_PIDS,
+            short.pids,
             "insufficient PID available",
             "KubeletHasSufficientPID",
         ),

@@ -3,19 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use k8s_openapi::api::core::v1::{Service as ServiceObject, ServicePort as PortSpec};
+use k8s_openapi::api::core::v1::{Service as ServiceObject, ServicePort as PortSpec, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use network::proxy::{Affinity, Protocol, Service, ServicePort, Target};
+use network::proxy::{Affinity, Place, Protocol, Service, ServicePort, Target};
 
 /// The label by which a slice names its Service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// All rules. `node` is this machine's address, where node ports are dialled.
+/// All rules. `node` is this machine's name, for Services that want to be met where one is.
 pub fn rules<'a>(
     services: impl Iterator<Item = &'a ServiceObject>,
     slices: impl Iterator<Item = &'a EndpointSlice>,
-    node: Option<Ipv4Addr>,
+    node: &str,
 ) -> BTreeMap<ServicePort, Service> {
     let mut by_service: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
     for slice in slices.filter(|slice| slice.address_type == "IPv4") {
@@ -42,7 +42,9 @@ pub fn rules<'a>(
             .map(Vec::as_slice)
             .unwrap_or_default();
         let affinity = match spec.session_affinity.as_deref() {
-            Some("ClientIP") => Affinity::ClientAddress,
+            Some("ClientIP") => Affinity::ClientAddress {
+                seconds: sticky_seconds(spec),
+            },
             _ => Affinity::None,
         };
         let balancers = service
@@ -51,48 +53,67 @@ pub fn rules<'a>(
             .flat_map(|status| status.load_balancer.iter())
             .flat_map(|balancer| balancer.ingress.iter().flatten())
             .filter_map(|ingress| ingress.ip.as_deref());
-        let addresses: Vec<Ipv4Addr> = spec
+        let outer: Vec<Place> = spec
             .external_ips
             .iter()
             .flatten()
             .map(String::as_str)
             .chain(balancers)
-            .filter_map(|ip| ip.parse().ok())
-            .chain([cluster_ip])
+            .filter_map(|ip| ip.parse().ok().map(Place::Address))
             .collect();
+        let is_local = |policy: &Option<String>| policy.as_deref() == Some("Local");
 
         for port in spec.ports.iter().flatten() {
             let Some(protocol) = Protocol::parse(port.protocol.as_deref().unwrap_or("TCP")) else {
                 continue;
             };
-            let rule = Service {
-                targets: targets(port, slices),
+            let all = targets(port, slices, None);
+            let here = || targets(port, slices, Some(node));
+            let inner = Service {
+                targets: match is_local(&spec.internal_traffic_policy) {
+                    true => here(),
+                    false => all.clone(),
+                },
+                from_outside: None,
                 affinity,
             };
-            let mut put = |address: Ipv4Addr, port: i32| {
+            let from_outside = is_local(&spec.external_traffic_policy).then(here);
+            let outer_rule = Service {
+                targets: all,
+                from_outside,
+                affinity,
+            };
+            let mut put = |place: Place, port: i32, rule: &Service| {
                 if let Some(port) = u16::try_from(port).ok().filter(|port| *port > 0) {
-                    let at = ServicePort {
-                        address,
-                        protocol,
-                        port,
-                    };
+                    let at = ServicePort { place, protocol, port };
                     rules.insert(at, rule.clone());
                 }
             };
-            for address in &addresses {
-                put(*address, port.port);
+            put(Place::Address(cluster_ip), port.port, &inner);
+            for place in &outer {
+                put(*place, port.port, &outer_rule);
             }
-            if let (Some(node), Some(node_port)) = (node, port.node_port) {
-                put(node, node_port);
+            if let Some(node_port) = port.node_port {
+                put(Place::Nodes, node_port, &outer_rule);
             }
         }
     }
     rules
 }
 
-/// Endpoints that are ready; where none is, those that still serve while they end, so that a rolling change loses no
+/// As upstream, three hours without a word.
+fn sticky_seconds(spec: &ServiceSpec) -> u32 {
+    let config = spec.session_affinity_config.as_ref();
+    let asked = config.and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
+    asked
+        .and_then(|seconds| u32::try_from(seconds).ok())
+        .filter(|seconds| *seconds > 0)
+        .unwrap_or(10_800)
+}
+
+/// Endpoints (of one node, or of all) that are ready; where none is, those that still serve while they end, so that a rolling change loses no
 /// connection.
-fn targets(port: &PortSpec, slices: &[&EndpointSlice]) -> Vec<Target> {
+fn targets(port: &PortSpec, slices: &[&EndpointSlice], node: Option<&str>) -> Vec<Target> {
     let choose = |wanted: fn(&Endpoint) -> bool| -> Vec<Target> {
         let found: BTreeSet<Target> = slices
             .iter()
@@ -102,7 +123,9 @@ fn targets(port: &PortSpec, slices: &[&EndpointSlice]) -> Vec<Target> {
                     .endpoints
                     .iter()
                     .flatten()
-                    .filter(move |endpoint| wanted(endpoint))
+                    .filter(move |endpoint| {
+                        wanted(endpoint) && node.is_none_or(|node| endpoint.node_name.as_deref() == Some(node))
+                    })
                     .filter_map(move |endpoint| {
                         Some(Target {
                             address: endpoint.addresses.first()?.parse().ok()?,
@@ -165,7 +188,7 @@ mod tests {
 
     fn at(address: [u8; 4], protocol: Protocol, port: u16) -> ServicePort {
         ServicePort {
-            address: address.into(),
+            place: Place::Address(address.into()),
             protocol,
             port,
         }
@@ -192,13 +215,17 @@ mod tests {
             slice(json!([{"addresses": ["10.244.1.2"]}, {"addresses": ["10.244.0.2"]}])),
         ];
 
-        let rules = rules([&service].into_iter(), slices.iter(), Some([192, 0, 2, 1].into()));
+        let rules = rules([&service].into_iter(), slices.iter(), "n1");
 
         let http = &rules[&at([10, 96, 1, 1], Protocol::Tcp, 80)];
         assert_eq!(http.targets, [to([10, 244, 0, 2], 8080), to([10, 244, 1, 2], 8080)]);
-        assert_eq!(http.affinity, Affinity::ClientAddress);
+        assert_eq!(http.affinity, Affinity::ClientAddress { seconds: 10_800 });
         assert_eq!(&rules[&at([192, 0, 2, 7], Protocol::Tcp, 80)], http);
-        assert_eq!(&rules[&at([192, 0, 2, 1], Protocol::Tcp, 30080)], http);
+        let node_port = ServicePort {
+            place: Place::Nodes,
+            ..at([0; 4], Protocol::Tcp, 30080)
+        };
+        assert_eq!(&rules[&node_port], http);
         let dns = &rules[&at([10, 96, 1, 1], Protocol::Udp, 53)];
         assert_eq!(dns.targets, [to([10, 244, 0, 2], 5353), to([10, 244, 1, 2], 5353)]);
         assert_eq!(rules.len(), 5);
@@ -211,18 +238,35 @@ mod tests {
             "conditions": {"ready": false, "serving": true, "terminating": true}});
         let port = at([10, 96, 1, 1], Protocol::Tcp, 80);
 
-        let alone = rules([&service].into_iter(), [&slice(json!([ending]))].into_iter(), None);
+        let alone = rules([&service].into_iter(), [&slice(json!([ending]))].into_iter(), "n1");
         let beside = rules(
             [&service].into_iter(),
             [&slice(
                 json!([ending, {"addresses": ["10.244.0.9"], "conditions": {"ready": true}}]),
             )]
             .into_iter(),
-            None,
+            "n1",
         );
 
         assert_eq!(alone[&port].targets, [to([10, 244, 0, 2], 8080)]);
         assert_eq!(beside[&port].targets, [to([10, 244, 0, 9], 8080)]);
+    }
+
+    #[test]
+    fn a_local_policy_leads_to_this_nodes_endpoints() {
+        let service = service(json!({"clusterIP": "10.96.1.1", "externalTrafficPolicy": "Local",
+            "internalTrafficPolicy": "Local", "externalIPs": ["192.0.2.7"], "ports": [{"name": "http", "port": 80}]}));
+        let slice = slice(json!([
+            {"addresses": ["10.244.0.2"], "nodeName": "n1"},
+            {"addresses": ["10.244.1.2"], "nodeName": "n2"}]));
+
+        let rules = rules([&service].into_iter(), [&slice].into_iter(), "n2");
+
+        let there = vec![to([10, 244, 1, 2], 8080)];
+        assert_eq!(rules[&at([10, 96, 1, 1], Protocol::Tcp, 80)].targets, there);
+        let outer = &rules[&at([192, 0, 2, 7], Protocol::Tcp, 80)];
+        assert_eq!(outer.targets.len(), 2);
+        assert_eq!(outer.from_outside, Some(there));
     }
 
     #[test]
@@ -233,9 +277,9 @@ mod tests {
         ];
         let lonely = service(json!({"clusterIP": "10.96.1.1", "ports": [{"port": 80}]}));
 
-        assert!(rules(none.iter(), [].into_iter(), None).is_empty());
+        assert!(rules(none.iter(), [].into_iter(), "n1").is_empty());
         assert_eq!(
-            rules([&lonely].into_iter(), [].into_iter(), None)[&at([10, 96, 1, 1], Protocol::Tcp, 80)],
+            rules([&lonely].into_iter(), [].into_iter(), "n1")[&at([10, 96, 1, 1], Protocol::Tcp, 80)],
             Service::default()
         );
     }

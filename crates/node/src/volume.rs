@@ -8,11 +8,17 @@ pub mod writer;
 
 use std::path::PathBuf;
 
+use crate::pod::references::storage::StorageError;
+
 /// Why a volume can't be made now. Shown to people in a `FailedMount` event.
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
     #[error(transparent)]
     Payload(#[from] payload::PayloadError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error("path {0:?} of the volume does not exist")]
+    NoPath(PathBuf),
     #[error("hostPath type check failed: {path} is not {wanted}")]
     HostPathType { path: PathBuf, wanted: &'static str },
     #[error("subPath {sub_path:?} of volume {volume:?}: {source}")]

@@ -9,7 +9,7 @@
 //! codes, so that the server may end, crash and come back while containers run on. They share folders and a private
 //! socket.
 //!
-//! What it does not do, and says: seccomp and AppArmor profiles are not applied; user namespaces, image volumes, host
+//! What it does not do, and says: AppArmor profiles have to be the machine's; user namespaces, image volumes, host
 //! ports, checkpoints are refused or left out; under version 2 of control groups devices are not filtered, so the power
 //! to make device nodes is not given there unless asked for.
 //!
@@ -27,4 +27,4 @@ mod system;
 
 pub use error::{Error, Result};
 pub use image::{Image, ImageConfig, ImageStore, RegistryOptions};
-pub use server::{Runtime, RuntimeOptions};
+pub use server::{INTERFACE_PREFIX, Runtime, RuntimeOptions};

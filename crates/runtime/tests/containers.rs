@@ -289,7 +289,7 @@ async fn a_sandbox_on_the_hosts_network_has_no_address_of_its_own() {
 
     assert!(cri.sandbox_status(&sandbox).await.network.is_none());
     let links = cri.exec_text(&container, &["ip", "link"]).await;
-    assert!(links.contains(&machine.options.bridge), "{links}");
+    assert!(links.contains(&machine.options.device), "{links}");
     machine.take_down().await;
 }
 
@@ -398,5 +398,86 @@ async fn a_rotated_log_goes_on_in_a_new_file_without_loss() {
         assert!(line.ends_with(&format!(" stdout F {}", index + 1)), "{line}");
     }
     assert_eq!(all.lines().count(), 3000);
+    machine.take_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_confined_container_makes_only_the_calls_of_its_profile_and_so_do_its_execs() {
+    if let Some(why) = missing() {
+        return eprintln!("{why}");
+    }
+    let machine = Machine::ready().await;
+    let mut cri = machine.cri().await;
+    let sandbox = cri.sandbox("web").await;
+    let localhost = machine.options.root.join("no-mkdir.json");
+    let profile = serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}]});
+    std::fs::write(&localhost, profile.to_string()).unwrap();
+    let confined = |kind: v1::security_profile::ProfileType, file: &std::path::Path| {
+        Some(v1::SecurityProfile {
+            profile_type: kind as i32,
+            localhost_ref: file.to_string_lossy().into_owned(),
+        })
+    };
+    use v1::security_profile::ProfileType;
+    let none = std::path::Path::new("");
+    // A new user namespace takes no right at all: only the filter is in the way.
+    let line = "busybox grep -E 'CapBnd|CapEff|CapPrm|Seccomp:' /proc/self/status | busybox tr -d '\\t'; \
+                busybox unshare -U true 2>/dev/null && echo unshared; mkdir /tmp/made 2>/dev/null && echo made; rmdir /tmp/made 2>/dev/null; true";
+    let default = "00000000a80425fb";
+
+    for (name, security, expected) in [
+        (
+            "default",
+            v1::LinuxContainerSecurityContext {
+                seccomp: confined(ProfileType::RuntimeDefault, none),
+                ..Default::default()
+            },
+            format!("CapPrm:{default}\nCapEff:{default}\nCapBnd:{default}\nSeccomp:2\nmade"),
+        ),
+        (
+            "user",
+            v1::LinuxContainerSecurityContext {
+                seccomp: confined(ProfileType::RuntimeDefault, none),
+                run_as_user: Some(v1::Int64Value { value: 1000 }),
+                ..Default::default()
+            },
+            format!("CapPrm:0000000000000000\nCapEff:0000000000000000\nCapBnd:{default}\nSeccomp:2\nmade"),
+        ),
+        (
+            "bound",
+            v1::LinuxContainerSecurityContext {
+                seccomp: confined(ProfileType::RuntimeDefault, none),
+                no_new_privs: true,
+                ..Default::default()
+            },
+            format!("CapPrm:{default}\nCapEff:{default}\nCapBnd:{default}\nSeccomp:2\nmade"),
+        ),
+        (
+            "localhost",
+            v1::LinuxContainerSecurityContext {
+                seccomp: confined(ProfileType::Localhost, &localhost),
+                ..Default::default()
+            },
+            format!("CapPrm:{default}\nCapEff:{default}\nCapBnd:{default}\nSeccomp:2\nunshared"),
+        ),
+        (
+            "unconfined",
+            v1::LinuxContainerSecurityContext {
+                seccomp: confined(ProfileType::Unconfined, none),
+                ..Default::default()
+            },
+            format!("CapPrm:{default}\nCapEff:{default}\nCapBnd:{default}\nSeccomp:0\nunshared\nmade"),
+        ),
+    ] {
+        let config = with_security(container_config(name, &[]), security.clone());
+        let text = output(&mut cri, ("web", &sandbox), config, line).await;
+        assert_eq!(text, expected, "{name}");
+
+        let config = with_security(sleeping(&format!("{name}-exec")), security);
+        let container = cri.run(&sandbox, config).await;
+        let text = cri.exec_text(&container, &["sh", "-c", line]).await;
+        assert_eq!(text.trim(), expected, "{name}, by exec");
+    }
     machine.take_down().await;
 }

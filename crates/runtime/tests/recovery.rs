@@ -18,7 +18,7 @@ impl Server {
         let mut child = Command::new(&options.supervisor_exe)
             .arg("serve")
             .args([&options.root, &options.run, &options.socket])
-            .args([&options.pod_cidr, &options.bridge, &options.cgroup_root])
+            .args([&options.pod_cidr, &options.device, &options.cgroup_root])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -165,7 +165,10 @@ async fn killing_the_server_at_any_moment_leaves_nothing_half_made() {
     assert_eq!(count("sandboxes"), sandboxes.len());
     let last = usize::from(root.join("addresses/last").exists());
     assert_eq!(count("addresses") - last, sandboxes.len());
-    let interfaces = std::fs::read_dir(format!("/sys/class/net/{}/brif", machine.options.bridge)).unwrap();
+    let interfaces = std::fs::read_dir("/sys/class/net").unwrap().flatten().filter(|entry| {
+        let maker = std::fs::read_to_string(entry.path().join("ifalias")).unwrap_or_default();
+        maker.trim() == machine.options.device
+    });
     assert_eq!(interfaces.count(), sandboxes.len());
     for sandbox in sandboxes {
         cri.remove_sandbox(&sandbox.id).await;

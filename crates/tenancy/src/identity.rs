@@ -17,6 +17,10 @@ pub const PLANE: &str = "tenancy.mangrove.io/plane";
 pub const TENANT: &str = "tenancy.mangrove.io/tenant";
 pub const NAMESPACE: &str = "tenancy.mangrove.io/namespace";
 pub const UID: &str = "tenancy.mangrove.io/uid";
+/// On super Pods: the address of their plane's door.
+pub const DOOR: &str = "tenancy.mangrove.io/door";
+/// On super Pods of tenants whose network is open: [`crate::walls::OPEN`].
+pub const NETWORK: &str = "tenancy.mangrove.io/network";
 pub const SUPER: &str = "tenancy.mangrove.io/super";
 
 /// The tenant's annotations that were carried down, by key. What else is there is the super cluster's own (a network plug-in

@@ -25,6 +25,7 @@ pub mod super_streams;
 pub mod syncer;
 pub mod translate;
 pub mod virtual_cluster;
+pub mod walls;
 
 pub use node_proxy::NodeProxy;
 pub use provision::{ProvisionError, Provisioned, Provisioner, SuperCluster};

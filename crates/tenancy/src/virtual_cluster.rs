@@ -31,6 +31,8 @@ pub struct Settings {
     pub sync: BTreeSet<Extra>,
     /// Hosts that the tenant's Ingresses may have; `*.example.org` stands for all names one label below.
     pub ingress_hosts: Vec<String>,
+    /// Its Pods meet those of other tenants that want it too, instead of their own alone.
+    pub open_network: bool,
 }
 
 impl Settings {
@@ -51,6 +53,7 @@ impl Settings {
                 .iter()
                 .filter_map(|host| host.as_str().map(str::to_owned))
                 .collect(),
+            open_network: cluster.tree()["spec"]["network"] == "Open",
         }
     }
 
@@ -113,6 +116,16 @@ mod tests {
         }
         for bad in ["", "-a", "a-", "a.b", "A", "ä", "a/b", "mangrove", &"n".repeat(64)] {
             assert!(name_refusal(bad).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_network_is_closed_unless_it_is_asked_to_be_open() {
+        let open = |spec| Settings::of(&Object::from_tree(json!({"spec": spec}))).open_network;
+
+        assert!(open(json!({"network": "Open"})));
+        for closed in [json!({}), json!({"network": "Isolated"}), json!({"network": true})] {
+            assert!(!open(closed));
         }
     }
 

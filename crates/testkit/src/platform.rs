@@ -103,7 +103,10 @@ impl Platform {
     }
 
     pub fn try_up(&self) -> Said {
-        let mut up = self.command(&["up", "--listen", "127.0.0.1:6443", "--detach"]);
+        let mut up = self.command(&["up", "--detach"]);
+        if !self.options.iter().any(|option| option == "--listen") {
+            up.args(["--listen", "127.0.0.1:6443"]);
+        }
         up.arg("--data-dir").arg(self.data_dir());
         up.arg("--kubeconfig").arg(self.kubeconfig("super")).args(&self.options);
         Said::of(&mut up)

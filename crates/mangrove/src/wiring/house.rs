@@ -11,7 +11,7 @@ use api::resource;
 use apiserver::{ApiServer, ApiServerOptions, PlaneRecord};
 use client::{Client, PlaneKey, Source, SourceId, Sources, Tasks};
 use identity::{Ca, Certified, SubjectName, kubeconfig, tls};
-use network::{Range, dns, proxy::Proxy};
+use network::{DoorPorts, Range, dns, proxy::Proxy};
 use tenancy::{NodeProxy, Provisioner, SuperCluster};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -36,12 +36,15 @@ pub const CLUSTER_DOMAIN: &str = "cluster.local";
 pub const PODS: Range = Range::new(Ipv4Addr::new(10, 244, 0, 0), 16);
 /// Of [`PODS`], what this machine's sandboxes get.
 const NODE_PODS: &str = "10.244.0.0/24";
-const BRIDGE: &str = "mangrove0";
+/// The first of them: what this machine is to its own Pods.
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
+/// The interface with the gateway's address.
+const DEVICE: &str = "mangrove0";
 const SERVICES: Range = Range::new(Ipv4Addr::new(10, 96, 0, 0), 12);
-const DOOR: Range = Range::new(Ipv4Addr::new(10, 104, 0, 0), 13);
+pub const DOOR: Range = Range::new(Ipv4Addr::new(10, 104, 0, 0), 13);
 
 /// A year; a server that runs longer is started anew for an update before.
-pub(super) const SERVING_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+pub const SERVING_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 pub struct House {
     api: ApiServer,
@@ -97,7 +100,13 @@ impl House {
         listeners.spawn(apiserver::http::serve_pods(door, api.clone(), stop.clone()));
         let zones = dns::Zones::default();
         let names = dns::listen(0, CLUSTER_DOMAIN, zones.clone()).await?;
-        let network = network_options(door_port, names.port().context("reading the DNS port")?);
+        let network = network_options(
+            GATEWAY,
+            Some(DoorPorts {
+                api: door_port,
+                dns: names.port().context("reading the DNS port")?,
+            }),
+        );
         listeners.spawn(names.serve(stop.clone()));
         progress.done(&format!("listening on {listen}"));
 
@@ -170,8 +179,8 @@ impl House {
             cri_socket: layout.cri_socket(),
             root: layout.node(),
             pod_cidr: NODE_PODS.to_owned(),
-            address: Ipv4Addr::LOCALHOST.into(),
-            kubelet_listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            address: own_address().into(),
+            kubelet_listener: TcpListener::bind((own_address(), 0))
                 .await
                 .context("opening the node's API")?,
             tls: node::KubeletTls {
@@ -184,6 +193,9 @@ impl House {
             token_source: None,
             kubernetes_service: None,
             proxy: Some(services),
+            circles: Some(Arc::new(tenancy::walls::circle)),
+            door: node::Door::Here,
+            annotations: std::collections::BTreeMap::new(),
             world: world.clone(),
         })
         .await
@@ -200,7 +212,7 @@ impl House {
             kubeconfigs.certificate(&root.record, "kube-apiserver-kubelet-client", &["system:masters"])?;
         let kubelets = node::KubeletBackend::new(
             root_client.clone(),
-            &node::KubeletClientTls {
+            node::KubeletClientTls {
                 certificate: kubelet_client.certificate_pem.into(),
                 key: kubelet_client.key_pem.into(),
                 server_ca: Some(root.record.ca_cert_pem.clone().into()),
@@ -290,19 +302,20 @@ pub fn runtime_options(layout: &Layout) -> anyhow::Result<runtime::RuntimeOption
     let root = std::path::absolute(layout.runtime()).context("reading the current folder")?;
     let mut options = runtime::RuntimeOptions::new(root, layout.runtime_run(), layout.cri_socket(), supervisor);
     options.pod_cidr = NODE_PODS.to_owned();
-    options.bridge = BRIDGE.to_owned();
+    options.device = DEVICE.to_owned();
     Ok(options)
 }
 
-/// What the network is set up with; to take it back the ports don't matter.
-pub fn network_options(door_port: u16, dns_port: u16) -> network::Options {
+/// What the network is set up with; to take it back the door's ports don't matter.
+pub fn network_options(gateway: Ipv4Addr, door_ports: Option<DoorPorts>) -> network::Options {
     network::Options {
         pods: PODS,
+        gateway,
         services: SERVICES,
         door: DOOR,
-        door_port,
-        dns_port,
-        bridge: BRIDGE.to_owned(),
+        door_ports,
+        device: DEVICE.to_owned(),
+        interfaces: runtime::INTERFACE_PREFIX.to_owned(),
     }
 }
 
@@ -361,7 +374,8 @@ async fn write_kubeconfigs(options: &cli::Up, layout: &Layout, kubeconfigs: &Kub
 /// The serving certificate of the server, of the super plane's CA.
 fn serving_certificate(record: &PlaneRecord, listen: SocketAddr, world: &World) -> anyhow::Result<Certified> {
     let ca = Ca::from_pem(&record.ca_cert_pem, &record.ca_key_pem).context("reading the server's CA")?;
-    let mut names: Vec<SubjectName> = ["localhost", "127.0.0.1", "::1", &node_name()]
+    let own = own_address().to_string();
+    let mut names: Vec<SubjectName> = ["localhost", "127.0.0.1", "::1", &node_name(), &own]
         .map(SubjectName::of)
         .into();
     names.extend(
@@ -389,6 +403,40 @@ pub(super) fn machine_addresses(listen: SocketAddr) -> Vec<IpAddr> {
         .collect()
 }
 
+/// As Leases write times: of equal length, so that they are in order as text.
+pub fn rfc3339(time: std::time::SystemTime) -> String {
+    let time = jiff::Timestamp::try_from(time).unwrap_or_default();
+    format!("{time:.6}")
+}
+
+/// Where other machines reach this one: what it speaks from to the outside.
+pub fn node_address() -> anyhow::Result<Ipv4Addr> {
+    // Nothing is sent: the kernel only looks which way it would go. The address is of a range for documentation.
+    let looked = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
+        socket.connect((Ipv4Addr::new(203, 0, 113, 1), 9))?;
+        socket.local_addr()
+    });
+    match looked {
+        Ok(SocketAddr::V4(address)) if !address.ip().is_unspecified() => return Ok(*address.ip()),
+        _ => {}
+    }
+    // No way to the world, but perhaps neighbours.
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let mut own = interfaces
+        .filter(|interface| interface.interface_name != DEVICE)
+        .filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip()))
+        .filter(|address| !address.is_loopback() && !PODS.contains(*address));
+    match own.next() {
+        Some(address) => Ok(address),
+        None => anyhow::bail!("this machine has no address: say by --address where other nodes reach it"),
+    }
+}
+
+/// Without an outside, what this machine is to its own Pods.
+fn own_address() -> Ipv4Addr {
+    node_address().unwrap_or(GATEWAY)
+}
+
 /// The address that kubeconfigs name.
 pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     if listen.ip().is_unspecified() {
@@ -406,7 +454,7 @@ fn advertised(listen: SocketAddr) -> Option<std::net::SocketAddrV4> {
 }
 
 /// The machine's name as a node's: a DNS label.
-fn node_name() -> String {
+pub fn node_name() -> String {
     let name = nix::unistd::gethostname()
         .map(|name| name.to_string_lossy().to_lowercase())
         .unwrap_or_default();

@@ -13,10 +13,12 @@ mod in_cluster;
 mod on_etcd;
 mod refusals;
 mod restart;
+mod second_node;
 mod shown;
 mod soak;
 mod tenants;
 mod two_tenants;
+mod walls;
 mod workloads;
 
 use testkit::{kubectl::Kubectl, platform::Platform};

@@ -1,311 +1,246 @@
 //! Rules as text. Pure: what is wanted goes in, a transaction for `nft -f` comes out.
 
-use std::{collections::BTreeMap, fmt::Write, net::Ipv4Addr};
+use std::{collections::BTreeMap, fmt::Write};
 
-use crate::Options;
+use super::pods::{self, Addresses};
+use super::services::{self, Service, ServicePort};
+use crate::{DoorPorts, Options};
 
 pub const TABLE: &str = "mangrove";
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Protocol {
-    Tcp,
-    Udp,
-    Sctp,
-}
-
-impl Protocol {
-    pub fn parse(name: &str) -> Option<Protocol> {
-        match name {
-            "TCP" => Some(Protocol::Tcp),
-            "UDP" => Some(Protocol::Udp),
-            "SCTP" => Some(Protocol::Sctp),
-            _ => None,
-        }
-    }
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-            Protocol::Sctp => "sctp",
-        }
-    }
-}
-
-/// Where a Service is dialled.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ServicePort {
-    pub address: Ipv4Addr,
-    pub protocol: Protocol,
-    pub port: u16,
-}
-
-/// Where it leads.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Target {
-    pub address: Ipv4Addr,
-    pub port: u16,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Affinity {
-    #[default]
-    None,
-    /// One client always meets one target (while the set of targets stays).
-    ClientAddress,
-}
-
-/// A Service port's targets; none means that dialling is refused at once.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Service {
-    pub targets: Vec<Target>,
-    pub affinity: Affinity,
-}
-
-impl ServicePort {
-    fn chain(&self) -> String {
-        format!("service_{}_{}_{}", self.address, self.protocol.as_str(), self.port)
-    }
-
-    fn element(&self) -> String {
-        format!("{} . {} . {}", self.address, self.protocol.as_str(), self.port)
-    }
-}
-
-/// The table with everything but Services. Services of a table that is already there stay, so that a restart of the
+/// The table with everything but Services and Pods. Those of a table that is already there stay, so that a restart of the
 /// platform interrupts nobody; [`anew`] sweeps what is left of them later.
 pub fn base(options: &Options) -> String {
     let Options {
         pods,
+        gateway,
         services,
         door,
-        door_port,
-        dns_port,
+        door_ports,
+        interfaces,
         ..
     } = options;
+    let mut script = format!(
+        "add table ip {TABLE}
+add map ip {TABLE} services {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
+add map ip {TABLE} node_ports {{ type inet_proto . inet_service : verdict; }}
+add map ip {TABLE} host_ports {{ type inet_proto . inet_service : verdict; }}
+"
+    );
+    for (kind, name, what) in pods::SETS {
+        line(&mut script, format_args!("add {kind} ip {TABLE} {name} {{ {what} }}"));
+    }
+    let door_dispatch = door_ports.map_or(String::new(), |DoorPorts { api, dns }| {
+        format!(
+            "    ip daddr {door} tcp dport 443 dnat to :{api}
+    ip daddr {door} udp dport 53 dnat to :{dns}
+    ip daddr {door} tcp dport 53 dnat to :{dns}
+"
+        )
+    });
+    // The door's sockets listen at every address of the machine; only Pods and the machine itself may come.
+    let door_input = door_ports.map_or(String::new(), |DoorPorts { api, dns }| {
+        format!(
+            "    ip daddr {door} ip saddr {pods} tcp dport {{ {api}, {dns} }} jump circle
+    ip daddr {door} ip saddr {pods} udp dport {dns} jump circle
+    tcp dport {{ {api}, {dns} }} drop
+    udp dport {dns} drop
+"
+        )
+    });
     let dispatch = format!(
-        "    ip daddr {door} tcp dport 443 dnat to :{door_port}
-    ip daddr {door} udp dport 53 dnat to :{dns_port}
-    ip daddr {door} tcp dport 53 dnat to :{dns_port}
-    ip daddr . meta l4proto . th dport vmap @services
+        "{door_dispatch}    ip daddr . meta l4proto . th dport vmap @services
+    ip daddr {door} return
+    ip daddr 127.0.0.0/8 return
+    fib daddr type local meta l4proto . th dport vmap @host_ports
+    ip daddr @nodes meta l4proto . th dport vmap @node_ports
+    fib daddr type local meta l4proto . th dport vmap @node_ports
 "
     );
     // What still has a Service's address after the maps were asked leads nowhere: no targets, no such port, no Service.
-    // A reset for TCP, because the kernel sends an address one ICMP error a second at most, and none at all when it
-    // has just sent a redirect, as it does to Pods behind a bridge.
+    // A reset for TCP, because the kernel sends an address one ICMP error a second at most.
     let refuse = format!(
-        "    ip daddr {door} accept
+        "    ip daddr {door} ip saddr {pods} jump circle
+    ip daddr {door} accept
     ip daddr {services} meta l4proto tcp reject with tcp reset
     ip daddr {services} reject
 "
     );
-    let mut script = format!(
-        "add table ip {TABLE}
-add map ip {TABLE} services {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
-"
-    );
-    for (chain, hook, rules) in [
-        ("prerouting", "nat hook prerouting priority dstnat", dispatch.as_str()),
+    let chains: [(&str, &str, &str); 9] = [
+        (
+            "sources",
+            "filter hook prerouting priority raw",
+            // A Pod speaks as itself: its address is that to which its interface's route leads.
+            &format!("    iifname \"{interfaces}*\" fib saddr . iif oif missing drop\n"),
+        ),
+        ("prerouting", "nat hook prerouting priority dstnat", &dispatch),
         ("output", "nat hook output priority -100", &dispatch),
         (
             "postrouting",
             "nat hook postrouting priority srcnat",
-            // Pods share a bridge: without our address in front an answer would go straight to the asking Pod, which
-            // knows nothing of who answers.
+            // Pods meet each other as themselves. Only one that meets itself behind a Service would take its own address
+            // for a forgery, and who came from outside to a Pod of another node must be answered by way of here.
             &format!(
-                "    ct status dnat ip saddr {pods} ip daddr {pods} masquerade
-    ip saddr {pods} ip daddr != {pods} fib daddr type != local masquerade
+                "    ct status dnat ip saddr . ip daddr @oneself snat to {gateway}
+    ct status dnat ip saddr != {pods} ip daddr {pods} oifname != \"{interfaces}*\" masquerade
+    ip saddr {pods} ip daddr != {pods} ip daddr != {door} fib daddr type != local masquerade
 "
             ),
         ),
         (
             "input",
             "filter hook input priority filter",
-            // The door's sockets listen at every address of the machine; only Pods and the machine itself may come.
+            // Of the machine itself Pods get answers, echoes, and nothing else.
             &format!(
                 "    iif lo accept
-    tcp dport {{ {door_port}, {dns_port} }} ip daddr {door} ip saddr {pods} accept
-    udp dport {dns_port} ip daddr {door} ip saddr {pods} accept
-    tcp dport {{ {door_port}, {dns_port} }} drop
-    udp dport {dns_port} drop
+    ct state established,related accept
+{door_input}    ip saddr {pods} icmp type echo-request accept
+    ip saddr {pods} ip saddr != @trusted drop
 "
             ),
         ),
-        ("forward", "filter hook forward priority filter", &refuse),
+        (
+            "forward",
+            "filter hook forward priority filter",
+            &format!("{refuse}    ip saddr {pods} jump pods\n"),
+        ),
         ("refuse_local", "filter hook output priority filter", &refuse),
-    ] {
-        // Adding what is there changes nothing; flushing makes the rules these and no others.
-        let text = format!(
-            "add chain ip {TABLE} {chain} {{ type {hook}; policy accept; }}
-flush chain ip {TABLE} {chain}
-table ip {TABLE} {{
-  chain {chain} {{
-{rules}  }}
-}}
+        (
+            "pods",
+            "",
+            // Answers go back to whoever was let in: the outside, nodes, Pods of those who run the machines. Link-local
+            // addresses are a machine's own business (cloud metadata).
+            &format!(
+                "    ct state related accept
+    ct state established ct direction reply accept
+    ip daddr {pods} jump circle
+    ip saddr @trusted accept
+    ip daddr @nodes drop
+    ip daddr 169.254.0.0/16 drop
 "
-        );
-        script += &text;
+            ),
+        ),
+        (
+            "circle",
+            "",
+            // The mark is a register here: rules can't compare two look-ups.
+            "    ip saddr @trusted accept
+    meta mark set ip saddr map @groups
+    meta mark . ip daddr @members meta mark set 0 accept
+    meta mark set 0 drop
+",
+        ),
+    ];
+    // Adding what is there changes nothing; flushing makes the rules these and no others. All chains first: rules lead
+    // from one to another.
+    for (chain, hook, _) in chains {
+        let kind = if hook.is_empty() {
+            String::new()
+        } else {
+            format!(" {{ type {hook}; policy accept; }}")
+        };
+        line(&mut script, format_args!("add chain ip {TABLE} {chain}{kind}"));
+        line(&mut script, format_args!("flush chain ip {TABLE} {chain}"));
     }
+    for (chain, _, rules) in chains {
+        for rule in rules.lines() {
+            line(&mut script, format_args!("add rule ip {TABLE} {chain} {}", rule.trim()));
+        }
+    }
+    // Pods have no IPv6, and the machine none for them.
+    let _ = write!(
+        script,
+        "add table ip6 {TABLE}
+add chain ip6 {TABLE} sources {{ type filter hook prerouting priority raw; policy accept; }}
+flush chain ip6 {TABLE} sources
+add rule ip6 {TABLE} sources iifname \"{interfaces}*\" drop
+"
+    );
     script
 }
 
-/// The table with these Services and nothing else, in place of whatever was there.
-pub fn anew(options: &Options, services: &BTreeMap<ServicePort, Service>) -> String {
-    remove() + &base(options) + &change(&BTreeMap::new(), services)
+/// The table with these Services and Pods and nothing else, in place of whatever was there.
+pub fn anew(options: &Options, wanted: &BTreeMap<ServicePort, Service>, addresses: &Addresses) -> String {
+    remove()
+        + &base(options)
+        + &pods::change(Some(&Addresses::default()), addresses)
+        + &services::change(options.pods, &BTreeMap::new(), wanted)
 }
 
 /// A table has to be there to be deleted: adding first makes the pair work in both cases.
 pub fn remove() -> String {
-    format!("add table ip {TABLE}\ndelete table ip {TABLE}\n")
-}
-
-/// What leads from `old` to `new`; empty if nothing differs.
-pub fn change(old: &BTreeMap<ServicePort, Service>, new: &BTreeMap<ServicePort, Service>) -> String {
     let mut script = String::new();
-    for (port, _) in served(old) {
-        if new.get(port).is_none_or(|service| service.targets.is_empty()) {
-            forget(&mut script, port);
-        }
-    }
-    for (port, service) in served(new) {
-        match old.get(port) {
-            Some(before) if before == service => {}
-            Some(before) if !before.targets.is_empty() => fill(&mut script, port, service),
-            _ => add(&mut script, port, service),
-        }
+    for family in ["ip", "ip6"] {
+        line(&mut script, format_args!("add table {family} {TABLE}"));
+        line(&mut script, format_args!("delete table {family} {TABLE}"));
     }
     script
 }
 
-/// A Service without targets has no rules: the range's own refuses it.
-fn served(services: &BTreeMap<ServicePort, Service>) -> impl Iterator<Item = (&ServicePort, &Service)> {
-    services.iter().filter(|(_, service)| !service.targets.is_empty())
-}
-
-fn add(script: &mut String, port: &ServicePort, service: &Service) {
-    let chain = port.chain();
-    line(script, format_args!("add chain ip {TABLE} {chain}"));
-    fill(script, port, service);
-    let element = format!("{} : goto {chain}", port.element());
-    line(script, format_args!("add element ip {TABLE} services {{ {element} }}"));
-}
-
-/// The one rule of a Service's chain.
-fn fill(script: &mut String, port: &ServicePort, service: &Service) {
-    let (chain, protocol) = (port.chain(), port.protocol.as_str());
-    let choice = match service.affinity {
-        Affinity::None => "numgen random",
-        Affinity::ClientAddress => "jhash ip saddr",
-    };
-    let targets: Vec<String> = service
-        .targets
-        .iter()
-        .enumerate()
-        .map(|(index, target)| format!("{index} : {} . {}", target.address, target.port))
-        .collect();
-    line(script, format_args!("flush chain ip {TABLE} {chain}"));
-    line(
-        script,
-        format_args!(
-            "add rule ip {TABLE} {chain} meta l4proto {protocol} dnat ip to {choice} mod {} map {{ {} }}",
-            targets.len(),
-            targets.join(", ")
-        ),
-    );
-}
-
-fn forget(script: &mut String, port: &ServicePort) {
-    let (element, chain) = (port.element(), port.chain());
-    line(
-        script,
-        format_args!("delete element ip {TABLE} services {{ {element} }}"),
-    );
-    line(script, format_args!("flush chain ip {TABLE} {chain}"));
-    line(script, format_args!("delete chain ip {TABLE} {chain}"));
-}
-
-fn line(script: &mut String, line: std::fmt::Arguments) {
+pub(super) fn line(script: &mut String, line: std::fmt::Arguments) {
     writeln!(script, "{line}").expect("a String takes everything");
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
     use crate::Range;
-
-    fn port(last: u8) -> ServicePort {
-        ServicePort {
-            address: Ipv4Addr::new(10, 97, 0, last),
-            protocol: Protocol::Tcp,
-            port: 80,
-        }
-    }
-
-    fn service(targets: &[u8]) -> Service {
-        let targets = targets
-            .iter()
-            .map(|last| Target {
-                address: Ipv4Addr::new(10, 244, 0, *last),
-                port: 8080,
-            })
-            .collect();
-        Service {
-            targets,
-            affinity: Affinity::None,
-        }
-    }
-
-    #[test]
-    fn equal_states_need_no_change() {
-        let state = BTreeMap::from([(port(1), service(&[2]))]);
-
-        assert_eq!(change(&state, &state), "");
-    }
-
-    #[test]
-    fn one_changed_service_touches_one_chain() {
-        let old = BTreeMap::from([(port(1), service(&[2])), (port(2), service(&[3]))]);
-        let new = BTreeMap::from([(port(1), service(&[2])), (port(2), service(&[3, 4]))]);
-
-        assert_eq!(
-            change(&old, &new),
-            "flush chain ip mangrove service_10.97.0.2_tcp_80\n\
-             add rule ip mangrove service_10.97.0.2_tcp_80 meta l4proto tcp dnat ip to numgen random mod 2 \
-             map { 0 : 10.244.0.3 . 8080, 1 : 10.244.0.4 . 8080 }\n"
-        );
-    }
-
-    #[test]
-    fn a_service_that_loses_its_last_target_has_no_rules() {
-        let served = BTreeMap::from([(port(1), service(&[2]))]);
-        let empty = BTreeMap::from([(port(1), service(&[]))]);
-
-        assert_eq!(
-            change(&served, &empty),
-            "delete element ip mangrove services { 10.97.0.1 . tcp . 80 }\n\
-             flush chain ip mangrove service_10.97.0.1_tcp_80\n\
-             delete chain ip mangrove service_10.97.0.1_tcp_80\n"
-        );
-        assert_eq!(change(&empty, &BTreeMap::new()), "");
-        assert_eq!(change(&empty, &served), change(&BTreeMap::new(), &served));
-    }
+    use crate::proxy::pods::Circle;
+    use crate::proxy::services::{Affinity, Place, Protocol, Target};
 
     #[test]
     fn the_table_as_a_whole() {
         let options = Options {
             pods: Range::new(Ipv4Addr::new(10, 244, 0, 0), 16),
+            gateway: Ipv4Addr::new(10, 244, 0, 1),
             services: Range::new(Ipv4Addr::new(10, 96, 0, 0), 12),
             door: Range::new(Ipv4Addr::new(10, 104, 0, 0), 13),
-            door_port: 6444,
-            dns_port: 6053,
-            bridge: "mangrove0".to_owned(),
+            door_ports: Some(DoorPorts { api: 6444, dns: 6053 }),
+            device: "mangrove0".to_owned(),
+            interfaces: "mgv".to_owned(),
         };
-        let mut sticky = service(&[3, 4]);
-        sticky.affinity = Affinity::ClientAddress;
+        let port = |place| ServicePort {
+            place,
+            protocol: Protocol::Tcp,
+            port: 80,
+        };
+        let target = |last| Target {
+            address: Ipv4Addr::new(10, 244, 0, last),
+            port: 8080,
+        };
+        let plain = Service {
+            targets: vec![target(2)],
+            ..Service::default()
+        };
+        let sticky = Service {
+            targets: vec![target(3), target(4)],
+            affinity: Affinity::ClientAddress { seconds: 10_800 },
+            ..Service::default()
+        };
+        let door = Ipv4Addr::new(10, 104, 0, 1);
+        let pods = [
+            (2, Circle::Plane { door }),
+            (3, Circle::Trusted),
+            (4, Circle::Open { door }),
+        ];
+        let addresses = Addresses {
+            pods: pods
+                .map(|(last, circle)| (Ipv4Addr::new(10, 244, 0, last), circle))
+                .into(),
+            nodes: [(Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(10, 244, 0, 1))].into(),
+            ..Addresses::default()
+        };
 
         insta::assert_snapshot!(anew(
             &options,
-            &BTreeMap::from([(port(1), service(&[2])), (port(2), sticky)])
+            &BTreeMap::from([
+                (port(Place::Address(Ipv4Addr::new(10, 97, 0, 1))), plain.clone()),
+                (port(Place::Nodes), plain),
+                (port(Place::Address(Ipv4Addr::new(10, 97, 0, 2))), sticky),
+            ]),
+            &addresses,
         ));
     }
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 use network::dns::{self, Zones, zones::ServiceKind, zones::ServiceNames};
-use network::proxy::Proxy;
 use tokio_util::sync::CancellationToken;
 
 use crate::namespaces::{Machine, Namespace, POD, ask_tcp, options, possible};
+use crate::services::{start, started_with};
 
 const ACME: Ipv4Addr = Ipv4Addr::new(10, 104, 0, 5);
 const GLOBEX: Ipv4Addr = Ipv4Addr::new(10, 111, 255, 254);
@@ -28,10 +28,7 @@ fn one_listener_knows_the_plane_by_the_address_that_was_dialled() {
             let _ = write!(stream, "{}", stream.local_addr().unwrap().ip());
         }
     });
-    machine.host.block_on(async {
-        network::door::open(&options(door_port, 6053)).await.unwrap();
-        Proxy::start(&options(door_port, 6053)).await.unwrap();
-    });
+    let _proxy = started_with(&machine, door_port, 6053);
 
     for place in [&machine.pods[0], &machine.pods[1], &machine.host] {
         for plane in [ACME, GLOBEX] {
@@ -43,7 +40,7 @@ fn one_listener_knows_the_plane_by_the_address_that_was_dialled() {
     machine.outside.ip("route add 10.104.0.0/13 via 192.0.2.1");
     assert!(ask_tcp(&machine.outside, ACME, 443).is_err());
     assert!(ask_tcp(&machine.outside, Ipv4Addr::new(192, 0, 2, 1), door_port).is_err());
-    // And Pods not at the bridge's own address.
+    // And Pods not at the gateway's own address.
     assert!(ask_tcp(&machine.pods[0], Ipv4Addr::new(10, 244, 0, 1), door_port).is_err());
 }
 
@@ -107,10 +104,10 @@ fn one_dns_server_answers_each_plane_from_its_own_address() {
         scope.spawn(move || {
             host.block_on(async {
                 let server = dns::listen(0, "cluster.local", served).await.unwrap();
-                let options = options(6444, server.port().unwrap());
-                network::door::open(&options).await.unwrap();
-                Proxy::start(&options).await.unwrap();
-                told.send(options.dns_port).unwrap();
+                let dns_port = server.port().unwrap();
+                let options = options(6444, dns_port);
+                start(&options).await;
+                told.send(dns_port).unwrap();
                 server.serve(stopped).await;
             });
         });

@@ -5,3 +5,4 @@
 mod door;
 mod namespaces;
 mod services;
+mod walls;

@@ -1,4 +1,4 @@
-//! A machine with a bridge and Pods, and a neighbour outside, each in a network namespace of a thread. They are gone
+//! A machine with Pods, and a neighbour outside, each in a network namespace of a thread. They are gone
 //! when their threads are: nothing of it has to be cleaned up, whatever happens to a test.
 
 use std::fs::File;
@@ -8,19 +8,23 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 
-use network::{Options, Range};
+use network::{DoorPorts, Options, Range};
 use nix::sched::{CloneFlags, setns, unshare};
 
-pub const BRIDGE: &str = "mangrove-t0";
+pub const DEVICE: &str = "mangrove-t0";
 
 pub fn options(door_port: u16, dns_port: u16) -> Options {
     Options {
         pods: Range::new(Ipv4Addr::new(10, 244, 0, 0), 16),
         services: Range::new(Ipv4Addr::new(10, 96, 0, 0), 12),
         door: Range::new(Ipv4Addr::new(10, 104, 0, 0), 13),
-        door_port,
-        dns_port,
-        bridge: BRIDGE.to_owned(),
+        door_ports: Some(DoorPorts {
+            api: door_port,
+            dns: dns_port,
+        }),
+        gateway: Ipv4Addr::new(10, 244, 0, 1),
+        device: DEVICE.to_owned(),
+        interfaces: "mgv".to_owned(),
     }
 }
 
@@ -110,31 +114,40 @@ impl Namespace {
 
 pub struct Machine {
     pub host: Namespace,
-    pub pods: [Namespace; 2],
+    pub pods: [Namespace; 3],
     /// Not of the platform: 192.0.2.2, the machine is 192.0.2.1 to it.
     pub outside: Namespace,
 }
 
-pub const POD: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 244, 0, 2), Ipv4Addr::new(10, 244, 0, 3)];
+pub const POD: [Ipv4Addr; 3] = [
+    Ipv4Addr::new(10, 244, 0, 2),
+    Ipv4Addr::new(10, 244, 0, 3),
+    Ipv4Addr::new(10, 244, 0, 4),
+];
+/// The machine, to who is outside and to its Pods.
+pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
 impl Machine {
     pub fn new() -> Machine {
         let machine = Machine {
             host: Namespace::new(),
-            pods: [Namespace::new(), Namespace::new()],
+            pods: [Namespace::new(), Namespace::new(), Namespace::new()],
             outside: Namespace::new(),
         };
-        machine.host.ip(&format!("link add {BRIDGE} type bridge"));
-        machine.host.ip(&format!("address add 10.244.0.1/24 dev {BRIDGE}"));
-        machine.host.ip(&format!("link set {BRIDGE} up"));
+        machine.host.ip(&format!("link add {DEVICE} type bridge"));
+        machine.host.ip(&format!("address add 10.244.0.1/24 dev {DEVICE}"));
+        machine.host.ip(&format!("link set {DEVICE} up"));
         for (index, pod) in machine.pods.iter().enumerate() {
-            let end = format!("pod{index}");
-            pod.join(&machine.host, &end, &format!("{}/24", POD[index]));
-            machine.host.ip(&format!("link set {end} master {BRIDGE}"));
-            // As the runtime does: a Pod may meet itself behind a Service.
-            machine.host.ip(&format!("link set {end} type bridge_slave hairpin on"));
-            pod.ip("route add default via 10.244.0.1");
+            // As the runtime does: a pair and a route each.
+            let end = format!("mgv{index}");
+            pod.join(&machine.host, &end, &format!("{}/32", POD[index]));
+            machine
+                .host
+                .ip(&format!("route add {}/32 dev {end} src 10.244.0.1", POD[index]));
+            pod.ip("route add 10.244.0.1/32 dev eth0 scope link");
+            pod.ip("route add default via 10.244.0.1 dev eth0");
         }
         machine.outside.join(&machine.host, "uplink", &format!("{OUTSIDE}/24"));
         machine.host.ip("address add 192.0.2.1/24 dev uplink");

@@ -6,15 +6,16 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use network::proxy::{Affinity, Protocol, Proxy, Service, ServicePort, Target};
+use network::Options;
+use network::proxy::{Addresses, Affinity, Circle, Place, Protocol, Proxy, Service, ServicePort, Target};
 
-use crate::namespaces::{Machine, OUTSIDE, POD, ask_tcp, options, possible, serve_tcp};
+use crate::namespaces::{GATEWAY, HOST, Machine, OUTSIDE, POD, ask_tcp, options, possible, serve_tcp};
 
 const WEB: Ipv4Addr = Ipv4Addr::new(10, 97, 0, 1);
 
 fn port(address: Ipv4Addr, protocol: Protocol, port: u16) -> ServicePort {
     ServicePort {
-        address,
+        place: Place::Address(address),
         protocol,
         port,
     }
@@ -27,21 +28,36 @@ fn service(targets: &[(usize, u16)]) -> Service {
     });
     Service {
         targets: targets.collect(),
-        affinity: Affinity::None,
+        ..Service::default()
     }
 }
 
-fn started(machine: &Machine) -> Proxy {
+/// All Pods are the machine's own people's, as on a cluster without tenants.
+pub fn started(machine: &Machine) -> Proxy {
+    started_with(machine, 6444, 6053)
+}
+
+pub fn started_with(machine: &Machine, door_port: u16, dns_port: u16) -> Proxy {
     let mut proxy = None;
-    machine.host.block_on(async {
-        let options = options(6444, 6053);
-        network::door::open(&options).await.unwrap();
-        proxy = Some(Proxy::start(&options).await.unwrap());
-    });
+    machine
+        .host
+        .block_on(async { proxy = Some(start(&options(door_port, dns_port)).await) });
     proxy.unwrap()
 }
 
-fn apply(machine: &Machine, proxy: &Proxy, wanted: &[(ServicePort, Service)]) {
+pub async fn start(options: &Options) -> Proxy {
+    network::door::open(options).await.unwrap();
+    let started = Proxy::start(options).await.unwrap();
+    let addresses = Addresses {
+        pods: POD.map(|pod| (pod, Circle::Trusted)).into(),
+        nodes: BTreeMap::from([(HOST, GATEWAY)]),
+        ..Addresses::default()
+    };
+    started.set_addresses(|known| *known = addresses).await.unwrap();
+    started
+}
+
+pub fn apply(machine: &Machine, proxy: &Proxy, wanted: &[(ServicePort, Service)]) {
     let wanted: BTreeMap<_, _> = wanted.iter().cloned().collect();
     machine.host.block_on(async { proxy.apply(wanted).await.unwrap() });
 }
@@ -91,7 +107,7 @@ fn a_client_with_affinity_meets_one_target_only() {
     machine.serve_tcp(0, 8080);
     machine.serve_tcp(1, 8080);
     let mut sticky = service(&[(0, 8080), (1, 8080)]);
-    sticky.affinity = Affinity::ClientAddress;
+    sticky.affinity = Affinity::ClientAddress { seconds: 600 };
 
     apply(&machine, &proxy, &[(port(WEB, Protocol::Tcp, 80), sticky)]);
 
@@ -99,6 +115,37 @@ fn a_client_with_affinity_meets_one_target_only() {
         .map(|_| ask_tcp(&machine.pods[0], WEB, 80).unwrap()[..1].to_owned())
         .collect();
     assert_eq!(met.len(), 1);
+
+    // A third target, and the one that was met stays; when it goes, another takes over.
+    let first: usize = met.first().unwrap().parse().unwrap();
+    machine.serve_tcp(2, 8080);
+    let stick = |targets: &[(usize, u16)]| Service {
+        affinity: Affinity::ClientAddress { seconds: 600 },
+        ..service(targets)
+    };
+    apply(
+        &machine,
+        &proxy,
+        &[(port(WEB, Protocol::Tcp, 80), stick(&[(0, 8080), (1, 8080), (2, 8080)]))],
+    );
+    for _ in 0..20 {
+        assert!(
+            ask_tcp(&machine.pods[0], WEB, 80)
+                .unwrap()
+                .starts_with(&first.to_string())
+        );
+    }
+    let others: Vec<_> = [0, 1, 2]
+        .into_iter()
+        .filter(|pod| *pod != first)
+        .map(|pod| (pod, 8080))
+        .collect();
+    apply(&machine, &proxy, &[(port(WEB, Protocol::Tcp, 80), stick(&others))]);
+    let met: BTreeSet<String> = (0..20)
+        .map(|_| ask_tcp(&machine.pods[0], WEB, 80).unwrap()[..1].to_owned())
+        .collect();
+    assert_eq!(met.len(), 1);
+    assert_ne!(met.first().unwrap(), &first.to_string());
 }
 
 #[test]
@@ -141,20 +188,40 @@ fn udp_and_tcp_of_one_port_are_two() {
 }
 
 #[test]
-fn pods_go_out_as_the_machine_and_meet_each_other_as_themselves() {
+fn pods_go_out_as_the_machine_and_meet_each_other_as_themselves_also_behind_services() {
     if !possible() {
         return;
     }
     let machine = Machine::new();
-    let _proxy = started(&machine);
+    let proxy = started(&machine);
     serve_tcp(&machine.outside, 7, 80);
+    machine.serve_tcp(0, 8080);
     machine.serve_tcp(1, 8080);
+    apply(
+        &machine,
+        &proxy,
+        &[
+            (port(WEB, Protocol::Tcp, 80), service(&[(1, 8080)])),
+            (port(WEB, Protocol::Tcp, 81), service(&[(0, 8080)])),
+        ],
+    );
 
     assert_eq!(ask_tcp(&machine.pods[0], OUTSIDE, 80).unwrap(), "7 192.0.2.1");
     assert_eq!(
         ask_tcp(&machine.pods[0], POD[1], 8080).unwrap(),
         format!("1 {}", POD[0])
     );
+    assert_eq!(
+        ask_tcp(&machine.pods[0], WEB, 80).unwrap(),
+        format!("1 {}", POD[0]),
+        "a Service doesn't hide who asks"
+    );
+    assert_eq!(
+        ask_tcp(&machine.pods[0], WEB, 81).unwrap(),
+        format!("0 {GATEWAY}"),
+        "but for who meets itself"
+    );
+    assert_eq!(ask_tcp(&machine.host, WEB, 80).unwrap(), format!("1 {GATEWAY}"));
 }
 
 #[test]
@@ -233,7 +300,8 @@ fn one_change_among_a_thousand_services_is_quick() {
     println!("1000 Services at once {all:?}, one of them {one:?}, nothing {none:?}");
     assert!(one * 3 < all, "one {one:?}, all {all:?}");
     machine.serve_tcp(1, 8080);
-    assert!(ask_tcp(&machine.pods[0], wanted[500].0.address, 80).is_ok());
+    let web_500 = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 98, 0, 0)) + 500);
+    assert!(ask_tcp(&machine.pods[0], web_500, 80).is_ok());
 }
 
 #[test]
@@ -258,4 +326,102 @@ fn teardown_leaves_no_rule_and_no_route() {
 
     assert_eq!(machine.host.ip("route show table all"), before);
     assert_eq!(machine.host.command("nft", "list ruleset"), "");
+}
+
+#[test]
+fn node_ports_and_host_ports_lead_who_is_outside_to_pods() {
+    if !possible() {
+        return;
+    }
+    let machine = Machine::new();
+    let proxy = started(&machine);
+    machine.serve_tcp(0, 8080);
+    machine.serve_tcp(1, 8080);
+    machine.outside.ip("route add 203.0.113.7 via 192.0.2.1");
+    let at = |place, port| ServicePort {
+        place,
+        protocol: Protocol::Tcp,
+        port,
+    };
+    let external = Place::Address(Ipv4Addr::new(203, 0, 113, 7));
+    let local_only = Service {
+        from_outside: Some(Vec::new()),
+        ..service(&[(1, 8080)])
+    };
+
+    apply(
+        &machine,
+        &proxy,
+        &[
+            (at(Place::Nodes, 30080), service(&[(1, 8080)])),
+            (at(Place::Machine, 8088), service(&[(0, 8080)])),
+            (at(external, 80), service(&[(1, 8080)])),
+            (at(Place::Nodes, 30081), local_only),
+        ],
+    );
+
+    assert_eq!(
+        ask_tcp(&machine.outside, HOST, 30080).unwrap(),
+        format!("1 {OUTSIDE}"),
+        "who asks is seen"
+    );
+    assert_eq!(ask_tcp(&machine.outside, HOST, 8088).unwrap(), format!("0 {OUTSIDE}"));
+    assert_eq!(
+        ask_tcp(&machine.outside, Ipv4Addr::new(203, 0, 113, 7), 80).unwrap(),
+        format!("1 {OUTSIDE}")
+    );
+    assert!(ask_tcp(&machine.host, HOST, 30080).is_ok(), "from the machine itself");
+    assert!(ask_tcp(&machine.pods[0], HOST, 30080).is_ok(), "from a Pod");
+    assert!(
+        ask_tcp(&machine.pods[0], HOST, 30081).is_ok(),
+        "the cluster meets all targets"
+    );
+    assert!(
+        ask_tcp(&machine.outside, HOST, 30081).is_err(),
+        "and the outside those of this node"
+    );
+}
+
+#[test]
+fn a_udp_client_that_goes_on_asking_follows_a_service_to_its_new_target() {
+    if !possible() {
+        return;
+    }
+    let machine = Machine::new();
+    let proxy = started(&machine);
+    for pod in [0, 1] {
+        let socket = machine.pods[pod].run(|| UdpSocket::bind("0.0.0.0:9000").unwrap());
+        std::thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+                let _ = socket.send_to(&[u8::try_from(pod).unwrap()], from);
+            }
+        });
+    }
+    let client = machine.pods[2].run(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        socket.connect((WEB, 53)).unwrap();
+        socket
+    });
+    let ask = || {
+        client.send(b"who").unwrap();
+        let mut buffer = [9; 1];
+        client.recv(&mut buffer).unwrap();
+        buffer[0]
+    };
+
+    apply(
+        &machine,
+        &proxy,
+        &[(port(WEB, Protocol::Udp, 53), service(&[(0, 9000)]))],
+    );
+    assert_eq!(ask(), 0);
+    apply(
+        &machine,
+        &proxy,
+        &[(port(WEB, Protocol::Udp, 53), service(&[(1, 9000)]))],
+    );
+
+    assert_eq!(ask(), 1);
 }

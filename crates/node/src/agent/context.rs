@@ -14,6 +14,7 @@ use super::events::Events;
 use super::objects::Objects;
 use super::services::ServiceView;
 use super::tokens::TokenSource;
+use super::walls::Walls;
 use crate::container::dns::ClusterDns;
 use crate::container::resources::NodeCapacity;
 use crate::container::service_env::KubernetesService;
@@ -36,6 +37,7 @@ pub struct Context {
     pub events: Events,
     pub objects: Objects,
     pub services: ServiceView,
+    pub walls: Walls,
     pub tokens: Arc<dyn TokenSource>,
     /// Pulls that may go on at once; more only compete for the same line and disk.
     pub pulls: Semaphore,

@@ -100,6 +100,7 @@ impl Worker {
         for sandbox in observed.sandboxes.iter().filter(|sandbox| sandbox.ready) {
             self.context.runtime.stop_sandbox(&sandbox.id).await?;
         }
+        self.admit(None);
         self.observe().await
     }
 

@@ -1,5 +1,7 @@
-//! The ways in which a container can be asked something: by a command in it, by HTTP, by TCP. Probes and lifecycle
+//! The ways in which a container can be asked something: by a command in it, by HTTP, by TCP, by gRPC. Probes and lifecycle
 //! hooks share them.
+
+mod grpc;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -17,6 +19,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::cri::Runtime;
 use crate::tls;
+pub use grpc::grpc;
 
 /// What an answer says. Only `Passed` is well; `Failed` is the container's word, `Broken` that it could not be asked.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,5 +1,6 @@
 //! The node's own word: its Node object, and a Lease that is renewed while the agent lives.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,6 +32,7 @@ pub struct Heartbeat {
     pub kubelet_port: u16,
     pub pod_cidr: String,
     pub machine: Machine,
+    pub annotations: BTreeMap<String, String>,
     pub runtime_version: String,
     pub root: PathBuf,
 }
@@ -103,12 +105,14 @@ impl Heartbeat {
 
     /// Creates the Node, or takes over the one that is there: its labels, its range if it has none, its status.
     async fn register(&self, facts: &Facts<'_>) -> Result<Value, Error> {
-        let object = node_status::object(facts, &self.pod_cidr);
+        let mut object = node_status::object(facts, &self.pod_cidr);
+        object["metadata"]["annotations"] = json!(self.annotations);
         let current = match self.client.create(&resource::NODES, None, &object).await {
             Ok(created) => created,
             Err(error) if error.is_already_exists() => {
                 let existing = self.client.get(&resource::NODES, None, &self.name).await?;
-                let mut change = json!({"metadata": {"labels": node_status::labels(facts)}});
+                let mut change = json!({"metadata": {
+                    "labels": node_status::labels(facts), "annotations": self.annotations}});
                 if existing.pointer("/spec/podCIDR").is_none() {
                     change["spec"] = json!({"podCIDR": self.pod_cidr, "podCIDRs": [self.pod_cidr]});
                 }

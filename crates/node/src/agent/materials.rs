@@ -1,13 +1,14 @@
 //! What a Pod's containers are made from: volumes as directories, references as values, Services as variables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::events::EventType;
 use super::worker::{Materials, Volumes, Worker};
 use crate::container::field::NodeFacts;
 use crate::pod::observed::{Nanos, Observed, SECOND};
-use crate::pod::references::{self, Missing};
+use crate::pod::references::storage::{self, StorageError};
+use crate::pod::references::{self, Missing, Reference};
 use crate::volume::VolumeError;
 use crate::volume::payload::{PayloadError, Sources, TokenRequest};
 
@@ -23,11 +24,18 @@ impl Worker {
     ) -> Option<Materials> {
         let pod = Arc::clone(&self.pod);
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let wanted = references::wanted(&pod);
-        let references = self
-            .context
-            .objects
-            .want(namespace, &self.uid, &wanted, &self.signals.wake);
+        let named = references::wanted(&pod);
+        let want = |behind: &BTreeSet<Reference>| {
+            let wanted = named.union(behind).cloned().collect();
+            let objects = &self.context.objects;
+            objects.want(namespace, &self.uid, &wanted, &self.signals.wake)
+        };
+        let mut references = want(&self.behind_claims);
+        let behind = storage::behind(&references);
+        if behind != self.behind_claims {
+            references = want(&behind);
+        }
+        self.behind_claims = behind;
         let facts = NodeFacts {
             host_ip: self.context.host_ip,
             pod_ips: self.ips(observed),
@@ -89,7 +97,9 @@ impl Worker {
     }
 
     fn complain(&mut self, error: &VolumeError) {
-        if let VolumeError::Payload(PayloadError::Missing(Missing::Unread { .. })) = error {
+        if let VolumeError::Payload(PayloadError::Missing(Missing::Unread { .. }))
+        | VolumeError::Storage(StorageError::Missing(Missing::Unread { .. })) = error
+        {
             // The plane has not answered yet; that is not worth a word.
             return;
         }

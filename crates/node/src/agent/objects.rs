@@ -1,4 +1,4 @@
-//! The ConfigMaps and Secrets that this node's Pods name, each watched by itself while some Pod does.
+//! The ConfigMaps, Secrets and claims that this node's Pods name, each watched by itself while some Pod does.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -85,8 +85,10 @@ impl Objects {
             resource: match reference.kind {
                 Kind::ConfigMap => resource::CONFIG_MAPS,
                 Kind::Secret => resource::SECRETS,
+                Kind::Claim => resource::PERSISTENT_VOLUME_CLAIMS,
+                Kind::Volume => resource::PERSISTENT_VOLUMES,
             },
-            namespace: Some(namespace.to_owned()),
+            namespace: (reference.kind != Kind::Volume).then(|| namespace.to_owned()),
             fields: Some(format!("metadata.name={}", reference.name)),
         };
         let key = (namespace.to_owned(), reference.clone());

@@ -15,6 +15,7 @@ use super::context::Context;
 use super::runtime_events::Wake;
 use super::worker::{Signals, View, Worker, revision};
 use crate::pod::observed::Observed;
+use crate::pod::plan::Failure;
 use crate::watch::{self as following, Delta, Selection};
 
 /// The Pods of this node, for whoever must find one. Cheap to clone.
@@ -26,6 +27,7 @@ pub struct Pods {
 struct Handle {
     pod: watch::Sender<Arc<Pod>>,
     gone: watch::Sender<bool>,
+    evicted: watch::Sender<Option<Failure>>,
     wake: Arc<Notify>,
     view: watch::Receiver<View>,
     task: AbortOnDropHandle<()>,
@@ -41,6 +43,14 @@ impl Pods {
         match whom {
             Wake::Pod(uid) => handles.get(uid).into_iter().for_each(|handle| handle.wake.notify_one()),
             Wake::All => handles.values().for_each(|handle| handle.wake.notify_one()),
+        }
+    }
+
+    /// Ends a Pod for the machine's sake.
+    pub fn evict(&self, uid: &str, failure: Failure) {
+        if let Some(handle) = self.lock().get(uid) {
+            handle.evicted.send_replace(Some(failure));
+            handle.wake.notify_one();
         }
     }
 
@@ -205,6 +215,7 @@ impl Dispatcher {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let (pod_sender, pod_receiver) = watch::channel(Arc::clone(&pod));
         let (gone_sender, gone_receiver) = watch::channel(orphan);
+        let (evicted_sender, evicted_receiver) = watch::channel(None);
         let wake = Arc::new(Notify::new());
         let view = View {
             pod: Arc::clone(&pod),
@@ -214,6 +225,7 @@ impl Dispatcher {
         let signals = Signals {
             pod: pod_receiver,
             gone: gone_receiver,
+            evicted: evicted_receiver,
             wake: Arc::clone(&wake),
         };
         let worker = Worker::new(Arc::clone(&self.context), pod, signals, view_sender);
@@ -225,6 +237,7 @@ impl Dispatcher {
         let handle = Handle {
             pod: pod_sender,
             gone: gone_sender,
+            evicted: evicted_sender,
             wake,
             view: view_receiver,
             task: AbortOnDropHandle::new(task),

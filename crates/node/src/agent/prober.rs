@@ -136,8 +136,10 @@ async fn run(prober: Prober) {
             handler::http_get(target, action, timeout).await
         } else if let Some(action) = &prober.probe.tcp_socket {
             handler::tcp(target, action, timeout).await
+        } else if let Some(action) = &prober.probe.grpc {
+            handler::grpc(target, action, timeout).await
         } else {
-            Outcome::Broken("this node serves exec, httpGet and tcpSocket probes".to_owned())
+            Outcome::Broken("missing probe handler".to_owned())
         };
         let (passed, problem) = match outcome {
             Outcome::Passed => (true, None),

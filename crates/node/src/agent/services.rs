@@ -1,7 +1,6 @@
 //! The plane's Services as this node knows them: for Pods' variables, and for the kernel's rules.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -101,11 +100,7 @@ impl ServiceView {
     }
 
     /// Keeps the kernel's rules those of the plane's Services; never ends.
-    pub async fn drive(self, proxy: Proxy, node: IpAddr, world: World) {
-        let node: Option<Ipv4Addr> = match node {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        };
+    pub async fn drive(self, proxy: Proxy, node: String, world: World) {
         let mut changed = self.changed.clone();
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
         loop {
@@ -117,7 +112,7 @@ impl ServiceView {
                     (Some(services), Some(slices)) => Some(services::rules(
                         services.values().map(|service| &**service),
                         slices.values().map(|slice| &**slice),
-                        node,
+                        &node,
                     )),
                     // Rules of an earlier agent go on until all is known.
                     _ => None,

@@ -228,6 +228,13 @@ impl Worker {
             "Created",
             format!("Container created: {}", spec.name),
         );
+        if let Some(admission) = self.admission.take() {
+            match admission.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(StartError::Run(error.to_string())),
+                Err(error) => return Err(StartError::Run(error.to_string())),
+            }
+        }
         if let Err(error) = context.runtime.start_container(&id).await {
             return Err(StartError::Run(error.to_string()));
         }

@@ -19,7 +19,7 @@ use crate::cri::CriError;
 use crate::pod::health::{Health, ProbeKind};
 use crate::pod::observed::{Nanos, Observed, SECOND, State};
 use crate::pod::plan::{self, Failure, Step, Waiting};
-use crate::pod::references::{Snapshot, containers};
+use crate::pod::references::{Reference, Snapshot, containers};
 use crate::volume::directory::PodDirectory;
 use crate::volume::payload::TokenRequest;
 
@@ -37,6 +37,8 @@ pub struct Signals {
     pub pod: watch::Receiver<Arc<Pod>>,
     /// The plane has it no more.
     pub gone: watch::Receiver<bool>,
+    /// The machine wants it ended.
+    pub evicted: watch::Receiver<Option<Failure>>,
     /// Something has happened to it here.
     pub wake: Arc<Notify>,
 }
@@ -67,12 +69,16 @@ pub struct Worker {
     pub(super) probers: Probers,
     reports: mpsc::Receiver<Report>,
     pub(super) tokens: PodTokens,
+    /// The kernel is being told of the Pod's address; no container starts before.
+    pub(super) admission: Option<tokio::task::JoinHandle<Result<(), network::Error>>>,
     pub(super) started_at: Nanos,
     /// Dead containers whose restart is being put off, by id: each was told of once.
     put_off: BTreeSet<String>,
     /// Last words of dead containers, by id.
     pub(super) messages: BTreeMap<String, String>,
     pub(super) volumes: Option<Volumes>,
+    /// PersistentVolumes that the Pod's claims named last.
+    pub(super) behind_claims: BTreeSet<Reference>,
     pub(super) complaint: Option<(String, Nanos)>,
     /// When to try again to write a status that the plane did not take.
     pub(super) report_at: Option<Nanos>,
@@ -126,10 +132,12 @@ impl Worker {
             failed_starts: BTreeMap::new(),
             probers,
             reports,
+            admission: None,
             started_at,
             put_off: BTreeSet::new(),
             messages: BTreeMap::new(),
             volumes: None,
+            behind_claims: BTreeSet::new(),
             complaint: None,
             report_at: None,
             retry: RETRY_FIRST,
@@ -181,8 +189,10 @@ impl Worker {
         let observed = self.observe().await?;
         let now = self.context.now();
         let pod = Arc::clone(&self.pod);
+        let evicted = self.signals.evicted.borrow().clone();
         let plan = plan::plan(&plan::Inputs {
             pod: &pod,
+            evicted: evicted.as_ref(),
             observed: &observed,
             health: &self.health,
             condemned: &self.condemned,
@@ -194,6 +204,7 @@ impl Worker {
         }
         self.tell_of_back_off(&observed, &plan.waiting);
         let ip = self.ips(&observed).first().copied();
+        self.admit(ip);
         self.probers.reconcile(&pod, &observed, &self.health, ip, now);
         let mut wake_at = plan.wake_at;
         let mut wake = |at: Nanos| wake_at = Some(wake_at.map_or(at, |earlier: Nanos| earlier.min(at)));
@@ -241,6 +252,16 @@ impl Worker {
             Ok(Next::Again)
         } else {
             Ok(Next::WaitUntil(wake_at))
+        }
+    }
+
+    /// Says to the kernel whom the Pod may reach, if that is news.
+    pub(super) fn admit(&mut self, address: Option<IpAddr>) {
+        let walls = &self.context.walls;
+        if !walls.knows(&self.pod, address) {
+            let (walls, pod) = (walls.clone(), Arc::clone(&self.pod));
+            let saying = async move { walls.set(&pod, address).await };
+            self.admission = Some(tokio::spawn(saying));
         }
     }
 

@@ -220,7 +220,8 @@ fn security(pod: &Pod, container: &Container, seccomp_root: &str) -> cri::LinuxC
 fn profile(given: Option<(&str, Option<&str>)>, root: &str, privileged: bool) -> cri::SecurityProfile {
     use cri::security_profile::ProfileType;
     let (kind, localhost_ref) = match given {
-        Some(("RuntimeDefault", _)) if !privileged => (ProfileType::RuntimeDefault, String::new()),
+        // As kubelet with `seccompDefault`: who says nothing is confined too.
+        Some(("RuntimeDefault", _)) | None if !privileged => (ProfileType::RuntimeDefault, String::new()),
         Some(("Localhost", Some(name))) if root.is_empty() => (ProfileType::Localhost, name.to_owned()),
         Some(("Localhost", Some(name))) => (ProfileType::Localhost, format!("{root}/{name}")),
         _ => (ProfileType::Unconfined, String::new()),

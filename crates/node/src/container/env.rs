@@ -11,7 +11,7 @@ use crate::pod::references::{Kind, Missing, Snapshot};
 pub enum EnvError {
     #[error(transparent)]
     Missing(#[from] Missing),
-    #[error("couldn't find key {key} in {} {namespace}/{name}", match kind { Kind::ConfigMap => "ConfigMap", Kind::Secret => "Secret" })]
+    #[error("couldn't find key {key} in {} {namespace}/{name}", match kind { Kind::Secret => "Secret", _ => "ConfigMap" })]
     NoKey {
         kind: Kind,
         namespace: String,

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::quantity;
+use crate::pod::plan::is_sidecar;
 
 /// The kernel's least and default shares, and the period that kubelet uses (100 ms).
 const MIN_SHARES: i64 = 2;
@@ -91,6 +92,48 @@ pub fn linux(pod: &Pod, container: &Container, capacity: NodeCapacity) -> LinuxC
     if cpu_limit > 0 {
         linux.cpu_period = QUOTA_PERIOD_US;
         linux.cpu_quota = (cpu_limit.saturating_mul(QUOTA_PERIOD_US) / 1000).max(MIN_QUOTA_US);
+    }
+    linux
+}
+
+/// A Pod's resources as a whole, for the group that holds its containers': its share of the processor beside other Pods, and
+/// limits if all of its containers have them (upstream's `ResourceConfigForPod`).
+pub fn of_pod(pod: &Pod) -> LinuxContainerResources {
+    let empty = Default::default();
+    let spec = pod.spec.as_ref().unwrap_or(&empty);
+    let (sidecars, init): (Vec<&Container>, Vec<&Container>) =
+        spec.init_containers.iter().flatten().partition(|init| is_sidecar(init));
+    let beside: Vec<&Container> = spec.containers.iter().chain(sidecars).collect();
+    let overhead = |name: &str| amount(&spec.overhead, name).unwrap_or(0);
+    // What runs before the others has what they will have, or its own if that is more.
+    let whole = |of: &dyn Fn(&Container) -> Option<i64>| -> Option<i64> {
+        let sum = beside
+            .iter()
+            .try_fold(0i64, |sum, container| Some(sum.saturating_add(of(container)?)))?;
+        init.iter()
+            .try_fold(sum, |most, container| Some(most.max(of(container)?)))
+    };
+    let resource = |container: &Container, name: &str, limit: bool| -> Option<i64> {
+        let resources = container.resources.as_ref()?;
+        let of_limit = || amount(&resources.limits, name).filter(|value| *value > 0);
+        match limit {
+            true => of_limit(),
+            false => amount(&resources.requests, name).or_else(of_limit),
+        }
+    };
+    let cpu = whole(&|container| Some(resource(container, "cpu", false).unwrap_or(0))).unwrap_or(0);
+    let mut linux = LinuxContainerResources {
+        cpu_shares: (cpu.saturating_add(overhead("cpu")).saturating_mul(1024) / 1000).clamp(MIN_SHARES, MAX_SHARES),
+        ..Default::default()
+    };
+    if let Some(limit) = whole(&|container| resource(container, "cpu", true)) {
+        let limit = limit.saturating_add(overhead("cpu"));
+        linux.cpu_period = QUOTA_PERIOD_US;
+        linux.cpu_quota = (limit.saturating_mul(QUOTA_PERIOD_US) / 1000).max(MIN_QUOTA_US);
+    }
+    if let Some(limit) = whole(&|container| resource(container, "memory", true)) {
+        // Amounts are in thousandths.
+        linux.memory_limit_in_bytes = limit.saturating_add(overhead("memory")) / 1000;
     }
     linux
 }
@@ -225,5 +268,36 @@ mod tests {
         assert_eq!(field(container, "limits.memory", Some("1Mi"), CAPACITY), Some(8192));
         assert_eq!(field(container, "requests.memory", None, CAPACITY), Some(0));
         assert_eq!(field(container, "nonsense", None, CAPACITY), None);
+    }
+
+    #[test]
+    fn a_pod_has_what_its_containers_have_together_and_limits_only_if_all_have_them() {
+        let pod = |main: &str, limits: bool| -> Pod {
+            let limit = |cpu: &str| {
+                if limits {
+                    serde_json::json!({"cpu": cpu, "memory": "64Mi"})
+                } else {
+                    serde_json::json!({})
+                }
+            };
+            serde_json::from_value(serde_json::json!({"spec": {
+                "initContainers": [
+                    {"name": "i", "image": "x", "resources": {"requests": {"cpu": "100m"}, "limits": limit("3")}},
+                    {"name": "s", "image": "x", "restartPolicy": "Always",
+                        "resources": {"requests": {"cpu": "500m"}, "limits": limit("1")}}],
+                "containers": [{"name": "m", "image": "x", "resources": {"requests": {"cpu": main}, "limits": limit("1")}}]}}))
+            .unwrap()
+        };
+
+        let limited = of_pod(&pod("500m", true));
+        assert_eq!((limited.cpu_shares, limited.cpu_quota), (1024, 300_000));
+        assert_eq!(limited.memory_limit_in_bytes, 128 << 20);
+
+        let free = of_pod(&pod("500m", false));
+        assert_eq!(
+            (free.cpu_shares, free.cpu_quota, free.memory_limit_in_bytes),
+            (1024, 0, 0)
+        );
+        assert_eq!(of_pod(&Pod::default()).cpu_shares, 2);
     }
 }

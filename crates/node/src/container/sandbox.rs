@@ -56,7 +56,8 @@ pub fn of(pod: &Pod, attempt: u32, node_name: &str, dns: &ClusterDns, logs: &Pat
     }
 }
 
-fn port_mappings(pod: &Pod) -> Vec<cri::PortMapping> {
+/// Ports of the node that lead to the Pod.
+pub fn port_mappings(pod: &Pod) -> Vec<cri::PortMapping> {
     containers(pod)
         .flat_map(|container| container.ports.iter().flatten())
         .filter_map(|port| {
@@ -154,6 +155,7 @@ fn linux(pod: &Pod) -> cri::LinuxPodSandboxConfig {
         security_context: Some(context),
         sysctls,
         overhead,
+        resources: Some(super::resources::of_pod(pod)),
         ..Default::default()
     }
 }

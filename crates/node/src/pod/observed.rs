@@ -128,6 +128,15 @@ impl Sandbox {
     }
 }
 
+/// The name that the Pod gave; what the runtime was told is what that meant at the time.
+fn asked_for(image: cri::ImageSpec) -> String {
+    if image.user_specified_image.is_empty() {
+        image.image
+    } else {
+        image.user_specified_image
+    }
+}
+
 impl Container {
     pub fn from_cri(sandbox_id: String, status: cri::ContainerStatus) -> Container {
         let metadata = status.metadata.unwrap_or_default();
@@ -156,7 +165,7 @@ impl Container {
             exit_code: status.exit_code,
             message: status.message,
             reason: status.reason,
-            image: status.image.map(|image| image.image).unwrap_or_default(),
+            image: status.image.map(asked_for).unwrap_or_default(),
             hash: annotation(label::HASH).unwrap_or_default().to_owned(),
             backoff_seconds: annotation(label::BACKOFF_SECONDS)
                 .and_then(|text| text.parse().ok())

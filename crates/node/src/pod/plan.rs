@@ -85,6 +85,8 @@ pub struct Inputs<'a> {
     pub health: &'a Health,
     /// Containers (ids) that were stopped in order to be made anew, whatever code they exit with.
     pub condemned: &'a BTreeSet<String>,
+    /// Why the machine wants the Pod ended, if it does.
+    pub evicted: Option<&'a Failure>,
     /// When this agent, or the one before it, accepted the Pod.
     pub started_at: Nanos,
     pub now: Nanos,
@@ -152,6 +154,11 @@ pub fn plan(inputs: &Inputs) -> Plan {
         .and_then(|status| status.phase.as_deref())
         .unwrap_or_default();
     if matches!(phase, "Succeeded" | "Failed") {
+        finish(inputs, &mut plan);
+        return plan;
+    }
+    if let Some(failure) = inputs.evicted {
+        plan.failure = Some(failure.clone());
         finish(inputs, &mut plan);
         return plan;
     }

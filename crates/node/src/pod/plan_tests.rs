@@ -69,6 +69,7 @@ fn planned_with(
         observed: &Observed::new(sandboxes, containers),
         health,
         condemned: &BTreeSet::new(),
+        evicted: None,
         started_at: NOW - 1000 * SECOND,
         now: NOW,
     })
@@ -242,6 +243,7 @@ fn a_condemned_container_is_stopped_and_then_replaced_even_if_it_exits_well() {
         observed: &Observed::new(vec![sandbox("s0", 0, true)], vec![exited("c", "main", 0, 0)]),
         health: &health,
         condemned: &BTreeSet::from(["c".to_owned()]),
+        evicted: None,
         started_at: NOW,
         now: NOW,
     });
@@ -357,4 +359,28 @@ fn sidecars_are_stopped_after_the_main_containers_last_first() {
         order,
         [vec!["one", "two", "a", "b"][2..].to_vec(), vec!["two"], vec!["one"]]
     );
+}
+
+#[test]
+fn an_evicted_pod_fails_and_ends() {
+    let failure = Failure {
+        reason: "Evicted",
+        message: "The node was low on resource: memory. ".to_owned(),
+    };
+
+    let plan = plan(&Inputs {
+        pod: &one("Always"),
+        observed: &Observed::new(
+            vec![sandbox("s0", 0, true)],
+            vec![container("c", "main", 0, State::Running)],
+        ),
+        health: &Health::default(),
+        condemned: &BTreeSet::new(),
+        evicted: Some(&failure),
+        started_at: NOW,
+        now: NOW,
+    });
+
+    assert_eq!(plan.steps, [Step::Finish]);
+    assert_eq!(plan.failure, Some(failure));
 }

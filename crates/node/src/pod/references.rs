@@ -1,4 +1,6 @@
-//! Which ConfigMaps and Secrets a Pod names, and what they hold.
+//! Which ConfigMaps, Secrets and claims a Pod names, and what they hold.
+
+pub mod storage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,6 +12,10 @@ use serde_json::Value;
 pub enum Kind {
     ConfigMap,
     Secret,
+    /// A PersistentVolumeClaim.
+    Claim,
+    /// A PersistentVolume, which is in no namespace; named by a claim.
+    Volume,
 }
 
 impl Kind {
@@ -18,6 +24,8 @@ impl Kind {
         match self {
             Kind::ConfigMap => "configmap",
             Kind::Secret => "secret",
+            Kind::Claim => "persistentvolumeclaim",
+            Kind::Volume => "persistentvolume",
         }
     }
 }
@@ -28,7 +36,8 @@ pub struct Reference {
     pub name: String,
 }
 
-/// What a ConfigMap or Secret holds. `binary` is a ConfigMap's `binaryData`, which variables don't see.
+/// What an object holds: keys of a ConfigMap or Secret, or of a claim or volume what [`storage`] reads. `binary` is a
+/// ConfigMap's `binaryData`, which variables don't see.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Keys {
     pub text: BTreeMap<String, Vec<u8>>,
@@ -58,6 +67,8 @@ impl Keys {
                     .collect(),
                 binary: decode("binaryData"),
             },
+            Kind::Claim => storage::claim(tree),
+            Kind::Volume => storage::volume(tree),
         }
     }
 
@@ -109,7 +120,7 @@ impl Snapshot {
     }
 }
 
-/// All that the Pod names in volumes, variables and pull secrets.
+/// All that the Pod names in volumes, variables and pull secrets. What claims name in turn is [`storage::behind`] them.
 pub fn wanted(pod: &Pod) -> BTreeSet<Reference> {
     let mut wanted = BTreeSet::new();
     let Some(spec) = &pod.spec else {
@@ -126,6 +137,9 @@ pub fn wanted(pod: &Pod) -> BTreeSet<Reference> {
     for volume in spec.volumes.iter().flatten() {
         if let Some(source) = &volume.config_map {
             add(Kind::ConfigMap, &source.name);
+        }
+        if let Some(name) = storage::claim_of(pod, volume) {
+            add(Kind::Claim, &name);
         }
         if let Some(name) = volume.secret.as_ref().and_then(|source| source.secret_name.as_deref()) {
             add(Kind::Secret, name);

@@ -14,6 +14,7 @@ use super::writer::{self, Owner};
 use super::{VolumeError, subpath};
 use crate::container::env::expand;
 use crate::container::quantity;
+use crate::pod::references::storage;
 
 /// One Pod's directory.
 #[derive(Clone, Debug)]
@@ -105,6 +106,10 @@ impl PodDirectory {
         if let Some(source) = &volume.host_path {
             return host_path(source);
         }
+        if let Some(claim) = storage::claim_of(sources.pod, volume) {
+            let place = storage::place(sources.references, &claim)?;
+            return claimed(place, group);
+        }
         Err(VolumeError::Unsupported(volume.name.clone()))
     }
 
@@ -174,7 +179,7 @@ impl PodDirectory {
     }
 }
 
-/// Generated files are the node's to write.
+/// Generated files are the node's to write; claims may be wanted for reading only.
 fn is_read_only_kind(pod: &Pod, name: &str) -> bool {
     pod.spec
         .iter()
@@ -184,7 +189,11 @@ fn is_read_only_kind(pod: &Pod, name: &str) -> bool {
                 && (volume.config_map.is_some()
                     || volume.secret.is_some()
                     || volume.projected.is_some()
-                    || volume.downward_api.is_some())
+                    || volume.downward_api.is_some()
+                    || volume
+                        .persistent_volume_claim
+                        .as_ref()
+                        .is_some_and(|claim| claim.read_only == Some(true)))
         })
 }
 
@@ -223,6 +232,43 @@ fn host_path(source: &HostPathVolumeSource) -> Result<PathBuf, VolumeError> {
         ("BlockDevice", found) => check(found.is_some_and(|kind| kind.is_block_device()), "a block device"),
         _ => Ok(path),
     }
+}
+
+/// What a claim leads to: a directory that is there, or is made for the first Pod.
+fn claimed(place: storage::Place, group: Option<u32>) -> Result<PathBuf, VolumeError> {
+    let path = place.path;
+    if !path.exists() {
+        if !place.make {
+            return Err(VolumeError::NoPath(path));
+        }
+        make_directory(&path, 0o777)?;
+    }
+    if let Some(group) = group.filter(|_| place.takes_group) {
+        let has = fs::metadata(&path).map_err(VolumeError::io("reading", &path))?;
+        // As `OnRootMismatch`: once given, a large volume is not walked again.
+        if std::os::unix::fs::MetadataExt::gid(&has) != group {
+            give_to_group(&path, group).map_err(VolumeError::io("changing the group of", &path))?;
+        }
+    }
+    Ok(path)
+}
+
+/// Everything below, not following links; the top last, so that one who was interrupted begins anew.
+fn give_to_group(path: &Path, group: u32) -> std::io::Result<()> {
+    let metadata = fs::symlink_metadata(path)?;
+    let kind = metadata.file_type();
+    if kind.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give_to_group(&entry?.path(), group)?;
+        }
+    }
+    std::os::unix::fs::lchown(path, None, Some(group))?;
+    if kind.is_symlink() {
+        return Ok(());
+    }
+    let mode = metadata.permissions().mode();
+    let more = if kind.is_dir() { 0o2770 } else { 0o660 };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode | more))
 }
 
 fn is_mount_point(path: &Path) -> bool {

@@ -77,6 +77,9 @@ impl World {
             token_source: None,
             kubernetes_service: None,
             proxy: None,
+            circles: None,
+            door: node::Door::Nowhere,
+            annotations: Default::default(),
             world: ::world::World::real(),
         };
         self.agent = Some(Node::start(options).await.unwrap());
@@ -93,7 +96,7 @@ impl World {
             key,
             server_ca: Some(self.authority.pem()),
         };
-        KubeletBackend::new(self.plane.client(), &tls).unwrap()
+        KubeletBackend::new(self.plane.client(), tls).unwrap()
     }
 
     pub fn pod(&self, name: &str, spec: Value) {

@@ -1,5 +1,5 @@
 //! The runtime alone in a process: what tests start, kill and start again, and what `crictl` can be pointed at.
-//! `cri-host serve ROOT RUN SOCKET POD_CIDR BRIDGE CGROUP`; as a supervisor it is started by the runtime itself.
+//! `cri-host serve ROOT RUN SOCKET POD_CIDR DEVICE CGROUP`; as a supervisor it is started by the runtime itself.
 
 use runtime::{Runtime, RuntimeOptions, supervisor};
 use tokio_util::sync::CancellationToken;
@@ -23,12 +23,12 @@ fn main() {
 }
 
 fn serve(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
-    let [root, run, socket, pod_cidr, bridge, cgroup] = arguments else {
+    let [root, run, socket, pod_cidr, device, cgroup] = arguments else {
         return Err("six arguments are needed".into());
     };
     let mut options = RuntimeOptions::new(root, run, socket, std::env::current_exe()?);
     options.pod_cidr = pod_cidr.clone();
-    options.bridge = bridge.clone();
+    options.device = device.clone();
     options.cgroup_root = cgroup.clone();
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()

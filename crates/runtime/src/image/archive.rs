@@ -180,6 +180,7 @@ impl Archive {
                 .collect::<Result<_>>()?,
             tags: reference.iter().filter_map(Reference::tagged).collect(),
             digests: reference.iter().map(|r| r.with_digest(&named.digest)).collect(),
+            imported: true,
         })
     }
 
@@ -204,6 +205,7 @@ impl Archive {
                         .collect::<Result<_>>()?,
                     tags: references.iter().filter_map(Reference::tagged).collect(),
                     digests: Vec::new(),
+                    imported: true,
                 })
             })
             .collect()

@@ -244,6 +244,7 @@ impl Pull {
             layers: layers.into_iter().collect::<Result<_>>()?,
             tags: reference.tagged().into_iter().collect(),
             digests: vec![reference.with_digest(digest)],
+            imported: false,
         };
         Ok((staging, staged))
     }

@@ -32,6 +32,9 @@ pub struct Image {
     pub digests: BTreeSet<String>,
     /// Uid that its user means, if the image says so by number or in its own `/etc/passwd`.
     pub uid: Option<u32>,
+    /// It came in an archive, so nobody could pull it again.
+    #[serde(default)]
+    pub imported: bool,
 }
 
 /// What an archive or a registry gave, before it is unpacked.
@@ -41,6 +44,7 @@ pub(super) struct Staged {
     pub layers: Vec<Option<PathBuf>>,
     pub tags: Vec<String>,
     pub digests: Vec<String>,
+    pub imported: bool,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -280,7 +284,9 @@ impl ImageStore {
             tags: BTreeSet::new(),
             digests: BTreeSet::new(),
             uid,
+            imported: false,
         });
+        image.imported |= staged.imported;
         image.tags.extend(staged.tags);
         image.digests.extend(staged.digests);
         let image = image.clone();

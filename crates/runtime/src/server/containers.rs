@@ -9,10 +9,12 @@ use k8s_cri::v1;
 
 use super::records::{CONTAINER_RECORD, Container, ContainerRecord, Phase, Sandbox};
 use super::runtime::{ContainerName, Inner, blocking, new_id, now_ns};
+use super::seccomp;
 use super::spec::{self, PidNamespace, Surroundings};
 use super::status::log_path;
 use crate::error::{Doing, Error, Result};
 use crate::image::Image;
+use crate::supervisor::FILTER;
 use crate::supervisor::plan::{
     CONTAINER_PLAN, CONTAINER_STATE, ContainerPlan, ContainerState, Exit, ExitCause, ResolvedUser, Stdin, Tty, bundle,
 };
@@ -135,6 +137,10 @@ impl Inner {
             available: self.capabilities,
         };
         let document = spec::build(&config, &image.config, &around)?;
+        let filter = match security.privileged {
+            true => None,
+            false => seccomp::program(security.seccomp.as_ref(), &spec::bounding(&document))?,
+        };
         for path in spec::host_folders(&config) {
             if !path.exists() {
                 fs::create_dir_all(path).doing(|| format!("make {}", path.display()))?;
@@ -174,6 +180,9 @@ impl Inner {
         let doing = || "make the container's folder";
         for name in ["upper", "work", "bundle/rootfs"] {
             fs::create_dir_all(folder.join(name)).doing(doing)?;
+        }
+        if let Some(program) = filter {
+            fs::write(bundle(&folder).join(FILTER), program).doing(doing)?;
         }
         fs::write(bundle(&folder).join("config.json"), document.to_string()).doing(doing)?;
         persist::write_json_volatile(&folder.join(CONTAINER_PLAN), &plan).doing(doing)?;

@@ -37,7 +37,8 @@ fn in_cri(image: &Image) -> v1::Image {
             image: image.id.clone(),
             ..v1::ImageSpec::default()
         }),
-        pinned: false,
+        // The kubelet's garbage collection leaves those alone.
+        pinned: image.imported,
     }
 }
 

@@ -15,6 +15,7 @@ mod records;
 mod recover;
 mod runtime;
 mod sandboxes;
+mod seccomp;
 mod spec;
 mod stats;
 mod status;
@@ -22,3 +23,4 @@ mod streams;
 
 pub use options::RuntimeOptions;
 pub use runtime::Runtime;
+pub use sandboxes::INTERFACE_PREFIX;

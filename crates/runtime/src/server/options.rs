@@ -14,9 +14,10 @@ pub struct RuntimeOptions {
     pub run: PathBuf,
     /// Where CRI is served.
     pub socket: PathBuf,
-    /// Addresses of sandboxes; the first one is the bridge's.
+    /// Addresses of sandboxes; the first one is the gateway's, on [`Self::device`].
     pub pod_cidr: String,
-    pub bridge: String,
+    /// The interface with the gateway's address; sandboxes are routed to, each over a pair of its own.
+    pub device: String,
     /// The program that runs [`crate::supervisor::main`] when called with [`crate::supervisor::ARGUMENT`].
     pub supervisor_exe: PathBuf,
     /// The control group below which everything of ours lives, in all hierarchies.
@@ -37,7 +38,7 @@ impl RuntimeOptions {
             run: run.into(),
             socket: socket.into(),
             pod_cidr: "10.244.0.0/24".into(),
-            bridge: "mangrove0".into(),
+            device: "mangrove0".into(),
             supervisor_exe: supervisor_exe.into(),
             cgroup_root: "mangrove".into(),
             registries: RegistryOptions::default(),

@@ -171,9 +171,11 @@ fn sweep(inner: &Arc<Inner>) {
         .map(|id| format!("{INTERFACE_PREFIX}{}", &id[..11.min(id.len())]))
         .collect();
     let Ok(mut netlink) = Netlink::open() else { return };
-    let bridge = netlink.index_of(&inner.options.bridge).ok().flatten();
     for link in netlink.links().unwrap_or_default() {
-        if link.name.starts_with(INTERFACE_PREFIX) && link.master == bridge && !interfaces.contains(&link.name) {
+        if link.name.starts_with(INTERFACE_PREFIX)
+            && link.alias.as_deref() == Some(&inner.options.device)
+            && !interfaces.contains(&link.name)
+        {
             let _ = netlink.delete(link.index);
         }
     }

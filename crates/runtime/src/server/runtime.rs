@@ -263,8 +263,11 @@ impl Runtime {
             mounts::unmount_below(&inner.options.run).doing(|| "unmount what is left")?;
             let _ = fs::remove_dir_all(&inner.options.run);
             let mut netlink = Netlink::open().doing(|| "open netlink")?;
-            if let Some(index) = netlink.index_of(&inner.options.bridge).doing(|| "find the bridge")? {
-                netlink.delete(index).doing(|| "remove the bridge")?;
+            if let Some(index) = netlink
+                .index_of(&inner.options.device)
+                .doing(|| "find the gateway's interface")?
+            {
+                netlink.delete(index).doing(|| "remove the gateway's interface")?;
             }
             Ok(())
         })
@@ -319,15 +322,15 @@ impl Inner {
             state: Mutex::new(State::default()),
             _lock: lock,
         };
-        inner.ensure_bridge()?;
+        inner.ensure_device()?;
         Ok(inner)
     }
 
-    /// The bridge that all sandboxes hang on, with the gateway's address.
-    pub(super) fn ensure_bridge(&self) -> Result<()> {
+    /// The interface with the gateway's address. A bridge without ports: what every kernel has that holds an address.
+    pub(super) fn ensure_device(&self) -> Result<()> {
         let cidr = self.addresses.cidr();
-        let name = &self.options.bridge;
-        let doing = || format!("make bridge {name}");
+        let name = &self.options.device;
+        let doing = || format!("make interface {name}");
         let mut netlink = Netlink::open().doing(doing)?;
         if netlink.index_of(name).doing(doing)?.is_none() {
             netlink
@@ -337,9 +340,10 @@ impl Inner {
         let index = netlink
             .index_of(name)
             .doing(doing)?
-            .ok_or_else(|| Error::Precondition(format!("bridge {name} went away")))?;
+            .ok_or_else(|| Error::Precondition(format!("interface {name} went away")))?;
+        // The whole range leads here; each sandbox's own route is more exact, and what is nobody's goes nowhere.
         netlink.add_address(index, cidr.gateway(), cidr.prefix).doing(doing)?;
-        netlink.set_up(index, None).doing(doing)?;
+        netlink.set_up(index).doing(doing)?;
         fs::write("/proc/sys/net/ipv4/ip_forward", "1").doing(|| "switch IP forwarding on")
     }
 }

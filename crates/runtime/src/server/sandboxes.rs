@@ -16,6 +16,7 @@ use super::files;
 use super::link::{Link, News};
 use super::records::{Phase, SANDBOX_RECORD, Sandbox, SandboxRecord};
 use super::runtime::{Inner, SandboxName, blocking, new_id, now_ns};
+use super::spec;
 use super::status::pid_plan;
 use crate::error::{Doing, Error, Result};
 use crate::supervisor::plan::{
@@ -39,7 +40,7 @@ const SHM_BYTES: u64 = 64 << 20;
 const MAX_HOSTNAME_BYTES: usize = 64;
 
 /// Interfaces of sandboxes on the host; the prefix by which leftovers are known.
-pub(super) const INTERFACE_PREFIX: &str = "mgv";
+pub const INTERFACE_PREFIX: &str = "mgv";
 
 /// The handlers that mean the container engine.
 pub(super) const HANDLERS: [&str; 2] = ["", "container"];
@@ -262,7 +263,7 @@ impl Inner {
         }
         self.remove_cgroup(&group);
         if let Ok(plan) = persist::read_json::<SandboxPlan>(&folder.join(SANDBOX_PLAN))
-            && let NetworkPlan::Bridge {
+            && let NetworkPlan::Routed {
                 address,
                 host_interface,
                 ..

@@ -55,7 +55,7 @@ pub fn build(config: &v1::ContainerConfig, image: &ImageConfig, around: &Surroun
     let security = security(config);
     let linux_config = config.linux.clone().unwrap_or_default();
     let capabilities = capabilities::capabilities(&security, around.available, around.cgroup_unified)?;
-    let process = json!({
+    let mut process = json!({
         "terminal": config.tty,
         // The supervisor puts the user in, once it can look into the root.
         "user": {"uid": 0, "gid": 0},
@@ -65,6 +65,9 @@ pub fn build(config: &v1::ContainerConfig, image: &ImageConfig, around: &Surroun
         "capabilities": capabilities,
         "noNewPrivileges": security.no_new_privs,
     });
+    if let Some(profile) = apparmor(&security)? {
+        process["apparmorProfile"] = json!(profile);
+    }
     let mut namespaces = vec![json!({"type": "mount"})];
     let supervisor = |kind: &str| format!("/proc/{}/ns/{kind}", around.supervisor_pid);
     if around.own_network {
@@ -109,6 +112,29 @@ pub fn build(config: &v1::ContainerConfig, image: &ImageConfig, around: &Surroun
         "mounts": mounts,
         "linux": linux,
     }))
+}
+
+/// The profile of the kernel's that the container is to have. We bring none of our own.
+fn apparmor(security: &v1::LinuxContainerSecurityContext) -> Result<Option<String>> {
+    let Some(wanted) = security.apparmor.as_ref().filter(|_| !security.privileged) else {
+        return Ok(None);
+    };
+    if wanted.profile_type() != v1::security_profile::ProfileType::Localhost {
+        return Ok(None);
+    }
+    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+    if !enabled.is_ok_and(|text| text.starts_with('Y')) {
+        return Err(Error::Unsupported("this machine has no AppArmor".into()));
+    }
+    let name = wanted.localhost_ref.trim_start_matches("localhost/");
+    Ok(Some(name.to_owned()))
+}
+
+/// The capabilities that the container can have at most.
+pub fn bounding(document: &Value) -> Vec<String> {
+    let set = document["process"]["capabilities"]["bounding"].as_array();
+    let names = set.into_iter().flatten().filter_map(Value::as_str);
+    names.map(str::to_owned).collect()
 }
 
 pub fn security(config: &v1::ContainerConfig) -> v1::LinuxContainerSecurityContext {

@@ -5,6 +5,7 @@
 //! the supervisor stays small and keeps reading output meanwhile. The processes made here become the supervisor's
 //! children when this one ends, because the supervisor is their subreaper.
 
+mod confine;
 mod console;
 mod pause;
 mod root;
@@ -26,6 +27,8 @@ use nix::unistd::{ForkResult, Pid, fork};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+pub use self::confine::FILTER;
+use self::confine::{Confined, lend};
 use self::console::Console;
 pub use self::pause::hold_pid_namespace;
 use self::root::{complete_spec, mount_root};
@@ -121,7 +124,8 @@ fn create_and_start(
     let group = inroot::read_small(&root_fd, Path::new("etc/group"), MAX_USER_DATABASE_BYTES)
         .map_err(text("read /etc/group of the image"))?;
     let user = user::resolve(&plan.user, &passwd, &group).map_err(|e| e.to_string())?;
-    complete_spec(&bundle, plan.propagation, &user, &root_fd)?;
+    let filter = filter_of(&bundle)?;
+    let spec = complete_spec(&bundle, plan.propagation, &user, &root_fd, filter.is_some())?;
     if let Some(stdio) = &stdio {
         // Programs reopen /dev/stdout by name, which asks for the pipe's owner.
         for fd in [&stdio.stdin, &stdio.stdout, &stdio.stderr] {
@@ -134,6 +138,9 @@ fn create_and_start(
     let mut builder = ContainerBuilder::new(plan.id.clone(), SyscallType::default())
         .with_root_path(sandbox.oci_state())
         .map_err(text("libcontainer"))?;
+    if let Some(program) = filter {
+        builder = builder.with_executor(Confined::new(program, &spec));
+    }
     let console = match plan.tty {
         Tty::Yes => Some(Console::listen(sandbox, &plan.id)?),
         Tty::No => None,
@@ -157,6 +164,15 @@ fn create_and_start(
     let terminal = console.map(Console::accept).transpose()?;
     container.start().map_err(|e| chain(&e))?;
     Ok((Made { pid, user }, terminal))
+}
+
+/// The program of the container's filter, if it is confined.
+fn filter_of(bundle: &Path) -> Result<Option<Vec<u8>>, String> {
+    match fs::read(bundle.join(FILTER)) {
+        Ok(program) => Ok(Some(program)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("read the seccomp filter: {error}")),
+    }
 }
 
 /// Never below what this process has: lowering takes a right that a node in a container lacks, and failing for that
@@ -184,6 +200,7 @@ fn run_exec(
     let folder = container_folder(sandbox, container);
     let bytes = fs::read(bundle(&folder).join("config.json")).map_err(text("read the bundle"))?;
     let spec: Value = serde_json::from_slice(&bytes).map_err(text("read the bundle"))?;
+    let filter = filter_of(&bundle(&folder))?;
     let mut process = spec["process"].clone();
     process["args"] = json!(args);
     process["terminal"] = json!(terminal);
@@ -211,6 +228,9 @@ fn run_exec(
         let mut builder = ContainerBuilder::new(container.to_owned(), SyscallType::default())
             .with_root_path(sandbox.oci_state())
             .map_err(text("libcontainer"))?;
+        if let Some(program) = filter {
+            builder = builder.with_executor(Confined::new(program, &spec));
+        }
         let console = if terminal {
             Some(Console::listen(sandbox, exec)?)
         } else {

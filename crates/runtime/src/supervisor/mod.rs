@@ -23,6 +23,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{ForkResult, fork, setsid};
 
 pub(crate) use self::container::{MAX_STALL, set_nonblocking};
+pub(crate) use self::helper::FILTER;
 use self::network::HostSide;
 use self::plan::{IpcPlan, NetworkPlan, PidPlan, SANDBOX_PLAN, SUPERVISOR_LOG, SUPERVISOR_RECORD, SupervisorRecord};
 use self::serve::Supervisor;
@@ -97,7 +98,7 @@ fn prepare(folder: &Path) -> io::Result<Supervisor> {
 
     let mut flags = CloneFlags::empty();
     let mut host = None;
-    if let NetworkPlan::Bridge { .. } = plan.network {
+    if let NetworkPlan::Routed { .. } = plan.network {
         flags |= CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS;
         host = Some(HostSide::open().map_err(doing("open netlink"))?);
     }

@@ -30,10 +30,13 @@ pub struct SandboxPlan {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NetworkPlan {
     Host,
-    Bridge {
-        bridge: String,
+    /// A pair of interfaces, with routes on both ends and no neighbours beside each other.
+    #[serde(alias = "Bridge")]
+    Routed {
+        /// The interface of the host that has the gateway's address.
+        #[serde(alias = "bridge")]
+        device: String,
         address: Ipv4Addr,
-        prefix: u8,
         gateway: Ipv4Addr,
         /// The sandbox's end of the pair on the host.
         host_interface: String,

@@ -102,6 +102,9 @@ impl Hierarchies {
         for point in self.folders() {
             let folder = below(point, path);
             fs::create_dir_all(&folder)?;
+            if self.unified {
+                hand_down(point, path);
+            }
             // A new cpuset of version 1 takes no process before it has been told its processors.
             if folder.join("cpuset.cpus").exists() && !self.unified {
                 let mut step = point.to_owned();
@@ -278,6 +281,18 @@ impl Hierarchies {
             set("cpuset", "cpuset.mems", mems.clone())?;
         }
         Ok(())
+    }
+}
+
+/// Under version 2 a group has the controllers that its parent hands down. A group that has processes can't; then its children
+/// go without limits, which whoever sets one is told.
+fn hand_down(point: &Path, path: &str) {
+    let mut step = point.to_owned();
+    for name in Path::new(path.trim_start_matches('/')) {
+        for controller in ["+cpu", "+cpuset", "+memory", "+pids", "+io"] {
+            let _ = fs::write(step.join("cgroup.subtree_control"), controller);
+        }
+        step.push(name);
     }
 }
 

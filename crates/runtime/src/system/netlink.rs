@@ -1,7 +1,6 @@
 //! The few rtnetlink requests that a sandbox's network needs, written straight to the socket: a dozen messages a
 //! sandbox, synchronous, with no task and no thread, because the supervisor must not have any.
 
-use std::ffi::CString;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -21,7 +20,6 @@ const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
 const NLA_NESTED: u16 = 1 << 15;
-const RTA_GATEWAY: u16 = 5;
 
 /// One rtnetlink socket. It stays in the network namespace in which it was opened, wherever the process goes.
 pub struct Netlink {
@@ -33,7 +31,17 @@ pub struct Netlink {
 pub struct Link {
     pub index: u32,
     pub name: String,
-    pub master: Option<u32>,
+    /// What its maker wrote on it.
+    pub alias: Option<String>,
+}
+
+/// What the two ends of a pair are.
+pub struct Pair<'a> {
+    pub name: &'a str,
+    pub address: [u8; 6],
+    pub mtu: u32,
+    pub peer: &'a str,
+    pub peer_address: [u8; 6],
 }
 
 struct Message(Vec<u8>);
@@ -199,27 +207,21 @@ impl Netlink {
         )
     }
 
-    /// A pair of interfaces: `name` here, `peer` in the namespace that `peer_namespace` refers to.
-    pub fn add_veth(
-        &mut self,
-        name: &str,
-        address: [u8; 6],
-        mtu: u32,
-        peer: &str,
-        peer_namespace: RawFd,
-    ) -> io::Result<()> {
+    /// A pair of interfaces: one end here, the other in the namespace that `peer_namespace` refers to.
+    pub fn add_veth(&mut self, pair: &Pair, peer_namespace: RawFd) -> io::Result<()> {
         self.acknowledged(
             Message::new(libc::RTM_NEWLINK, create())
                 .link(0, 0, 0)
-                .text(libc::IFLA_IFNAME, name)
-                .attribute(libc::IFLA_ADDRESS, &address)
-                .attribute(libc::IFLA_MTU, &mtu.to_ne_bytes())
+                .text(libc::IFLA_IFNAME, pair.name)
+                .attribute(libc::IFLA_ADDRESS, &pair.address)
+                .attribute(libc::IFLA_MTU, &pair.mtu.to_ne_bytes())
                 .nested(libc::IFLA_LINKINFO, |m| {
                     m.text(IFLA_INFO_KIND, "veth").nested(IFLA_INFO_DATA, |m| {
                         m.nested(VETH_INFO_PEER, |m| {
                             m.link(0, 0, 0)
-                                .text(libc::IFLA_IFNAME, peer)
-                                .attribute(libc::IFLA_MTU, &mtu.to_ne_bytes())
+                                .text(libc::IFLA_IFNAME, pair.peer)
+                                .attribute(libc::IFLA_ADDRESS, &pair.peer_address)
+                                .attribute(libc::IFLA_MTU, &pair.mtu.to_ne_bytes())
                                 .attribute(libc::IFLA_NET_NS_FD, &peer_namespace.to_ne_bytes())
                         })
                     })
@@ -227,16 +229,33 @@ impl Netlink {
         )
     }
 
-    pub fn set_up(&mut self, index: u32, master: Option<u32>) -> io::Result<()> {
-        let mut message = Message::new(libc::RTM_NEWLINK, libc::NLM_F_ACK as u16).link(
-            index,
-            libc::IFF_UP as u32,
-            libc::IFF_UP as u32,
-        );
-        if let Some(master) = master {
-            message = message.attribute(libc::IFLA_MASTER, &master.to_ne_bytes());
-        }
+    pub fn set_up(&mut self, index: u32) -> io::Result<()> {
+        let up = libc::IFF_UP as u32;
+        self.acknowledged(Message::new(libc::RTM_NEWLINK, libc::NLM_F_ACK as u16).link(index, up, up))
+    }
+
+    /// Sets an interface up and writes on it who made it.
+    pub fn set_up_as(&mut self, index: u32, alias: &str) -> io::Result<()> {
+        let up = libc::IFF_UP as u32;
+        let message = Message::new(libc::RTM_NEWLINK, libc::NLM_F_ACK as u16)
+            .link(index, up, up)
+            .attribute(libc::IFLA_IFALIAS, alias.as_bytes());
         self.acknowledged(message)
+    }
+
+    /// Says for good which hardware address a neighbour has, so that nobody has to be asked, and nobody can lie.
+    pub fn add_neighbour(&mut self, index: u32, address: Ipv4Addr, hardware: [u8; 6]) -> io::Result<()> {
+        let mut message = Message::new(libc::RTM_NEWNEIGH, replace());
+        // `struct ndmsg`: family, padding, interface, state, flags, type
+        message.0.extend_from_slice(&[libc::AF_INET as u8, 0, 0, 0]);
+        message.0.extend_from_slice(&index.to_ne_bytes());
+        message.0.extend_from_slice(&libc::NUD_PERMANENT.to_ne_bytes());
+        message.0.extend_from_slice(&[0, 0]);
+        self.acknowledged(
+            message
+                .attribute(libc::NDA_DST, &address.octets())
+                .attribute(libc::NDA_LLADDR, &hardware),
+        )
     }
 
     pub fn delete(&mut self, index: u32) -> io::Result<()> {
@@ -260,29 +279,52 @@ impl Netlink {
         }
     }
 
-    pub fn add_default_route(&mut self, gateway: Ipv4Addr) -> io::Result<()> {
-        let mut message = Message::new(libc::RTM_NEWROUTE, create());
-        // `struct rtmsg`: family, destination and source length, tos, table, protocol, scope, type, flags
-        message.0.extend_from_slice(&[
-            libc::AF_INET as u8,
-            0,
-            0,
-            0,
-            libc::RT_TABLE_MAIN,
-            libc::RTPROT_BOOT,
-            libc::RT_SCOPE_UNIVERSE,
-            libc::RTN_UNICAST,
-            0,
-            0,
-            0,
-            0,
-        ]);
-        self.acknowledged(message.attribute(RTA_GATEWAY, &gateway.octets()))
+    /// To one address, at the other end of an interface; from `source` if we are who sends.
+    pub fn add_host_route(&mut self, index: u32, to: Ipv4Addr, source: Option<Ipv4Addr>) -> io::Result<()> {
+        let mut message = route(32, libc::RT_SCOPE_LINK)
+            .attribute(libc::RTA_DST, &to.octets())
+            .attribute(libc::RTA_OIF, &index.to_ne_bytes());
+        if let Some(source) = source {
+            message = message.attribute(libc::RTA_PREFSRC, &source.octets());
+        }
+        self.acknowledged(message)
     }
+
+    pub fn add_default_route(&mut self, index: u32, gateway: Ipv4Addr) -> io::Result<()> {
+        self.acknowledged(
+            route(0, libc::RT_SCOPE_UNIVERSE)
+                .attribute(libc::RTA_GATEWAY, &gateway.octets())
+                .attribute(libc::RTA_OIF, &index.to_ne_bytes()),
+        )
+    }
+}
+
+fn route(prefix: u8, scope: u8) -> Message {
+    let mut message = Message::new(libc::RTM_NEWROUTE, replace());
+    // `struct rtmsg`: family, destination and source length, tos, table, protocol, scope, type, flags
+    message.0.extend_from_slice(&[
+        libc::AF_INET as u8,
+        prefix,
+        0,
+        0,
+        libc::RT_TABLE_MAIN,
+        libc::RTPROT_BOOT,
+        scope,
+        libc::RTN_UNICAST,
+        0,
+        0,
+        0,
+        0,
+    ]);
+    message
 }
 
 fn create() -> u16 {
     (libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16
+}
+
+fn replace() -> u16 {
+    (libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -296,7 +338,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 fn read_link(payload: &[u8]) -> Option<Link> {
     let index = u32_at(payload, 4);
     let mut name = None;
-    let mut master = None;
+    let mut alias = None;
     let mut rest = payload.get(16..)?;
     while rest.len() >= 4 {
         let length = u16::from_ne_bytes([rest[0], rest[1]]) as usize;
@@ -305,18 +347,21 @@ fn read_link(payload: &[u8]) -> Option<Link> {
             break;
         }
         let value = &rest[4..length];
-        if kind == libc::IFLA_IFNAME {
+        let text = || {
             let text: Vec<u8> = value.iter().copied().take_while(|b| *b != 0).collect();
-            name = CString::new(text).ok().and_then(|c| c.into_string().ok());
-        } else if kind == libc::IFLA_MASTER {
-            master = Some(u32_at(value, 0));
+            String::from_utf8(text).ok()
+        };
+        if kind == libc::IFLA_IFNAME {
+            name = text();
+        } else if kind == libc::IFLA_IFALIAS {
+            alias = text();
         }
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or(&[]);
     }
     Some(Link {
         index,
         name: name?,
-        master,
+        alias,
     })
 }
 

@@ -1,4 +1,4 @@
-//! A runtime of one test's own: its folders, its bridge, its control group, and an image made of busybox.
+//! A runtime of one test's own: its folders, its network, its control group, and an image made of busybox.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::collections::HashMap;
@@ -196,7 +196,7 @@ pub fn archive(files: &[(String, Vec<u8>)]) -> Vec<u8> {
 impl Machine {
     /// Folders and names for one test; nothing runs yet.
     pub fn new() -> Machine {
-        // Different processes and tests must not meet on one bridge or in one control group.
+        // Different processes and tests must not meet on one interface or in one control group.
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = (std::process::id() % 20_000) * 8 + NEXT.fetch_add(1, Ordering::Relaxed) % 8;
         let folder = tempfile::tempdir().unwrap();
@@ -206,7 +206,7 @@ impl Machine {
             folder.path().join("cri.sock"),
             env!("CARGO_BIN_EXE_cri-host"),
         );
-        options.bridge = format!("mgt{number}");
+        options.device = format!("mgt{number}");
         options.cgroup_root = format!("mangrove-test-{number}");
         // Blocks of sixteen addresses in a range that nobody routes.
         let block = number % 65_536;
@@ -309,8 +309,8 @@ impl Machine {
                 found.push(format!("process {}", String::from_utf8_lossy(&command)));
             }
         }
-        if Path::new("/sys/class/net").join(&self.options.bridge).exists() {
-            found.push(format!("interface {}", self.options.bridge));
+        if Path::new("/sys/class/net").join(&self.options.device).exists() {
+            found.push(format!("interface {}", self.options.device));
         }
         for entry in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
             for group in [

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::pod_values::{self, PodValues};
 use crate::identity::{self, Tenant};
+use crate::walls;
 use api::Object;
 
 /// A super Pod to create, and the Secret that has to stand before it.
@@ -80,11 +81,9 @@ pub fn down(tenant: &Tenant, pod: &Object, surroundings: &Surroundings<'_>) -> D
     };
     remove(&mut spec, "ephemeralContainers");
 
-    let pod = json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": identity::super_metadata(tenant, pod, surroundings.namespace),
-        "spec": spec,
-    });
+    let mut metadata = identity::super_metadata(tenant, pod, surroundings.namespace);
+    walls::mark(tenant, &mut metadata["annotations"]);
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec});
     Down {
         pod,
         ephemeral,

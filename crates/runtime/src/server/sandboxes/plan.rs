@@ -45,12 +45,6 @@ impl Inner {
                 linux.cgroup_parent
             )));
         }
-        if config.port_mappings.iter().any(|mapping| mapping.host_port > 0) {
-            tracing::warn!(
-                sandbox = id,
-                "host ports are not supported; the sandbox is reached by its address"
-            );
-        }
         let resolv = files::resolv_conf(config.dns_config.as_ref())?;
 
         let folder = self.sandbox_folder(id);
@@ -62,10 +56,9 @@ impl Inner {
             let interface = format!("{INTERFACE_PREFIX}{}", &id[..11]);
             address = Some(own);
             host_interface = Some(interface.clone());
-            NetworkPlan::Bridge {
-                bridge: self.options.bridge.clone(),
+            NetworkPlan::Routed {
+                device: self.options.device.clone(),
                 address: own,
-                prefix: self.addresses.cidr().prefix,
                 gateway: self.addresses.cidr().gateway(),
                 host_interface: interface,
                 mtu: self.options.mtu,
@@ -97,6 +90,13 @@ impl Inner {
         } else {
             linux.cgroup_parent.clone()
         };
+        if let Some(resources) = linux.resources.as_ref().filter(|_| owns_cgroup) {
+            let doing = || format!("limit control group {cgroup}");
+            self.hierarchies.make(&cgroup).doing(doing)?;
+            if let Err(error) = self.hierarchies.limit(&cgroup, &spec::limits(resources)) {
+                tracing::warn!(sandbox = id, %error, "the sandbox as a whole is not limited");
+            }
+        }
         let plan = SandboxPlan {
             id: id.to_owned(),
             folder: folder.clone(),

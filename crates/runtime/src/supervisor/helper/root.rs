@@ -65,11 +65,15 @@ pub(super) fn complete_spec(
     propagation: Propagation,
     user: &ResolvedUser,
     root: &OwnedFd,
-) -> Result<(), String> {
+    confined: bool,
+) -> Result<Value, String> {
     let path = bundle.join("config.json");
     let bytes = fs::read(&path).map_err(text("read the bundle"))?;
     let mut spec: Value = serde_json::from_slice(&bytes).map_err(text("read the bundle"))?;
     spec["process"]["user"] = json!({"uid": user.uid, "gid": user.gid, "additionalGids": user.groups});
+    if confined {
+        lend(&mut spec);
+    }
     stage_mounts(bundle, propagation, &mut spec)?;
     let cwd = spec["process"]["cwd"].as_str().unwrap_or("/").to_owned();
     inroot::make_folders(
@@ -82,7 +86,8 @@ pub(super) fn complete_spec(
         },
     )
     .map_err(|e| format!("make the working folder {cwd}: {e}"))?;
-    fs::write(&path, spec.to_string()).map_err(text("write the bundle"))
+    fs::write(&path, spec.to_string()).map_err(text("write the bundle"))?;
+    Ok(spec)
 }
 
 /// libcontainer hands mounts on as their source has them, whatever their own options say. So a mount that must pass on

@@ -1,0 +1,261 @@
+//! A second machine (a network, mounts and `/run` of its own, behind a cable) that joins as a node.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use serde_json::json;
+use testkit::{kubectl::Kubectl, platform::Platform, platform::WEB_IMAGE, platform::web_image, said::Said};
+
+use crate::BINARY;
+
+const HERE: &str = "192.0.2.1";
+const THERE: &str = "192.0.2.2";
+
+/// Ends with its first process.
+struct SecondMachine {
+    first: Child,
+    agent: Option<Child>,
+    folder: PathBuf,
+}
+
+impl SecondMachine {
+    fn start(folder: &Path) -> SecondMachine {
+        let mut first = Command::new("unshare")
+            .args(["--net", "--mount", "sh", "-c"])
+            .arg("mount -t tmpfs -o mode=755 run /run && ip link set lo up && echo ready && exec cat")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare can be started");
+        let mut line = String::new();
+        let output = first.stdout.take().expect("it is piped");
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line).expect("it says a word");
+        assert_eq!(line.trim(), "ready");
+        let machine = SecondMachine {
+            first,
+            agent: None,
+            folder: folder.join("second"),
+        };
+        fs::create_dir_all(machine.folder.join("images")).expect("a folder can be made");
+        let pid = machine.first.id().to_string();
+        ip(&[
+            "link", "add", "cable0", "type", "veth", "peer", "name", "cable1", "netns", &pid,
+        ]);
+        ip(&["address", "add", &format!("{HERE}/24"), "dev", "cable0"]);
+        ip(&["link", "set", "cable0", "up"]);
+        machine.inside(&["ip", "address", "add", &format!("{THERE}/24"), "dev", "cable1"]);
+        machine.inside(&["ip", "link", "set", "cable1", "up"]);
+        machine
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .args(["--net", "--mount", "--target", &self.first.id().to_string()])
+            .args(arguments);
+        command
+    }
+
+    fn inside(&self, arguments: &[&str]) -> String {
+        Said::of(&mut self.command(arguments)).out()
+    }
+
+    fn join(&mut self, kubeconfig: &Path) {
+        let (kubeconfig, folder) = (kubeconfig.to_str().unwrap(), self.folder.to_str().unwrap());
+        let log = fs::File::create(self.folder.join("agent.log")).expect("a log can be made");
+        let agent = self
+            .command(&[BINARY, "agent", "--kubeconfig", kubeconfig, "--node-name", "second"])
+            .args([
+                "--address",
+                THERE,
+                "--data-dir",
+                folder,
+                "--cgroup-root",
+                "mangrove-second",
+            ])
+            .stdout(log.try_clone().expect("a file has many handles"))
+            .stderr(log)
+            .spawn()
+            .expect("the agent can be started");
+        self.agent = Some(agent);
+    }
+
+    fn leave(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(agent.id()).unwrap());
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+            agent.wait().unwrap();
+        }
+    }
+
+    fn down(mut self) {
+        self.leave();
+        let folder = self.folder.to_str().unwrap().to_owned();
+        self.inside(&[BINARY, "down", "--data-dir", &folder]);
+        let rules = self.inside(&["nft", "list", "ruleset"]);
+        assert_eq!(rules, "");
+        drop(self.first.stdin.take());
+        self.first.wait().unwrap();
+    }
+}
+
+impl Drop for SecondMachine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.folder.join("agent.log")).unwrap_or_default();
+            eprintln!("-- the agent says:\n{log}");
+        }
+    }
+}
+
+fn ip(arguments: &[&str]) {
+    Said::of(Command::new("ip").args(arguments)).out();
+}
+
+#[test]
+fn a_second_machine_joins_runs_pods_leaves_and_returns() {
+    let Some(platform) = Platform::prepare(BINARY) else {
+        return;
+    };
+    let mut second = SecondMachine::start(platform.folder());
+    let platform = platform.with_options(&["--listen", "0.0.0.0:6443"]);
+    platform.up();
+    platform.import_web_image();
+    web_image()
+        .write_docker_archive(&second.folder.join("images/web.tar"))
+        .unwrap();
+    let (root, acme) = (platform.root(), platform.tenant("acme"));
+    let kubeconfig = platform.folder().join("second.kubeconfig");
+    let text = fs::read_to_string(platform.kubeconfig("super")).unwrap();
+    fs::write(&kubeconfig, text.replace("127.0.0.1:6443", &format!("{HERE}:6443"))).unwrap();
+
+    second.join(&kubeconfig);
+    root.until("the second node is ready", |root| {
+        let said = Said::of(&mut root.command(&["wait", "--for=condition=Ready", "node/second", "--timeout=1s"]));
+        (said.code == Some(0)).then_some(())
+    });
+    assert_eq!(root.field(&["node", "second"], ".spec.podCIDR"), "10.244.1.0/24");
+    assert_eq!(root.field(&["node", "second"], ".status.addresses[0].address"), THERE);
+
+    let first = root
+        .names(&["nodes"])
+        .into_iter()
+        .find(|name| name != "second")
+        .unwrap();
+    run_on(&acme, "here", &first);
+    run_on(&acme, "there", "second");
+    // Named otherwise than the Pods, which know themselves by name.
+    for name in ["here", "there"] {
+        let (pod, service) = (format!("pod/{name}"), format!("--name=to-{name}"));
+        acme.run(&["expose", &pod, &service, "--port=80", "--target-port=8080"]);
+    }
+    pods_meet_across_machines(&acme);
+    logs_and_commands_reach_the_second_node(&acme);
+    another_tenant_reaches_neither(&platform, &acme);
+    an_agent_that_ends_and_comes_back_finds_its_pods(&mut second, &kubeconfig, &root, &acme);
+    a_cordoned_and_drained_node_has_no_pods(&root, &acme);
+
+    second.down();
+    ip(&["link", "delete", "cable0"]);
+    platform.finish();
+}
+
+fn run_on(tenant: &Kubectl, name: &str, node: &str) {
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}}, "spec": {
+        "nodeName": node,
+        "containers": [{"name": "c", "image": WEB_IMAGE, "command": ["/bin/sh", "-c"],
+            "args": ["mkdir -p /www; echo from $(hostname) > /www/index.html; exec busybox httpd -f -vv -p 8080 -h /www"]}]}});
+    tenant.apply(&pod.to_string());
+    tenant.run(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=60s"]);
+}
+
+fn fetch(tenant: &Kubectl, from: &str, place: &str) -> Said {
+    let url = format!("http://{place}");
+    Said::of(&mut tenant.command(&[
+        "exec", from, "--", "busybox", "timeout", "3", "wget", "-q", "-O", "-", &url,
+    ]))
+}
+
+fn pods_meet_across_machines(acme: &Kubectl) {
+    for (from, to) in [("here", "there"), ("there", "here"), ("there", "there")] {
+        // By the name of its Service: DNS, the Service's address, and the other machine.
+        acme.until("a Pod reaches one of the other machine", |acme| {
+            let said = fetch(acme, from, &format!("to-{to}/index.html"));
+            said.out.contains(&format!("from {to}")).then_some(())
+        });
+    }
+    let address = acme.field(&["pod", "here"], ".status.podIP");
+    let log = acme.run(&["logs", "there"]);
+    assert!(log.contains(&address), "who asks is seen: {log}");
+}
+
+fn logs_and_commands_reach_the_second_node(acme: &Kubectl) {
+    assert_eq!(acme.run(&["exec", "there", "--", "hostname"]).trim(), "there");
+    assert!(acme.run(&["logs", "there"]).contains("/index.html"));
+}
+
+fn another_tenant_reaches_neither(platform: &Platform, acme: &Kubectl) {
+    let globex = platform.tenant("globex");
+    run_on(&globex, "spy", "second");
+    for name in ["here", "there"] {
+        let address = acme.field(&["pod", name], ".status.podIP");
+        let said = fetch(&globex, "spy", &format!("{address}:8080/index.html"));
+        assert_ne!(said.code, Some(0), "{name}: {}", said.out);
+    }
+    let door = acme.field(&["service", "kubernetes"], ".spec.clusterIP");
+    let connects = |address: &str, port: &str| {
+        let command = ["exec", "spy", "--", "nc", "-w", "3", address, port, "-e", "/bin/true"];
+        Said::of(&mut globex.command(&command)).code == Some(0)
+    };
+    let own = globex.field(&["service", "kubernetes"], ".spec.clusterIP");
+    assert!(connects(&own, "443"), "one's own door, from the other machine");
+    assert!(!connects(&door, "443"), "another's door");
+    for port in ["6443", "10250"] {
+        assert!(!connects(HERE, port), "the first machine's port {port}");
+    }
+}
+
+fn an_agent_that_ends_and_comes_back_finds_its_pods(
+    second: &mut SecondMachine,
+    kubeconfig: &Path,
+    root: &Kubectl,
+    acme: &Kubectl,
+) {
+    let started = acme.field(&["pod", "there"], ".status.containerStatuses[0].containerID");
+    second.leave();
+    assert!(
+        fetch(acme, "here", "to-there/index.html").out.contains("from there"),
+        "Pods don't notice"
+    );
+
+    second.join(kubeconfig);
+    acme.until("commands reach the node again", |acme| {
+        (Said::of(&mut acme.command(&["exec", "there", "--", "hostname"])).code == Some(0)).then_some(())
+    });
+    assert_eq!(
+        acme.field(&["pod", "there"], ".status.containerStatuses[0].containerID"),
+        started
+    );
+    assert_eq!(root.field(&["node", "second"], ".spec.podCIDR"), "10.244.1.0/24");
+}
+
+fn a_cordoned_and_drained_node_has_no_pods(root: &Kubectl, acme: &Kubectl) {
+    root.run(&["cordon", "second"]);
+    assert_eq!(root.field(&["node", "second"], ".spec.unschedulable"), "true");
+    root.run(&[
+        "drain",
+        "second",
+        "--force",
+        "--ignore-daemonsets",
+        "--disable-eviction",
+        "--grace-period=1",
+        "--timeout=60s",
+    ]);
+    acme.until("the tenant's Pod is gone from the node", |acme| {
+        (!acme.names(&["pods"]).contains(&"there".to_owned())).then_some(())
+    });
+    root.run(&["uncordon", "second"]);
+}
