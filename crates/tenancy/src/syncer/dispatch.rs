@@ -188,7 +188,7 @@ fn ingresses_above(_: &Shared, change: &Change) -> Vec<Item> {
     items
 }
 
-/// A tenant's settings: what it sees, and which of its Ingresses go down.
+/// A tenant's settings: what it sees, which of its Ingresses go down, and whom its Pods reach.
 fn clusters_below(shared: &Shared, change: &Change) -> Vec<Item> {
     let state = |object: &Option<Object>| {
         object
@@ -200,9 +200,11 @@ fn clusters_below(shared: &Shared, change: &Change) -> Vec<Item> {
         return Vec::new();
     };
     let mut items = shared.all_shown(*plane);
-    let ingresses = shared.sides.above.ingresses.keys();
-    let own = ingresses.iter().filter(|key| key.plane.plane == *plane);
-    items.extend(own.map(|key| Item::of(What::Ingress, key)));
+    let above = &shared.sides.above;
+    for (what, keys) in [(What::Ingress, above.ingresses.keys()), (What::Pod, above.pods.keys())] {
+        let own = keys.iter().filter(|key| key.plane.plane == *plane);
+        items.extend(own.map(|key| Item::of(what, key)));
+    }
     items
 }
 
