@@ -71,12 +71,7 @@ fn check_job_update(check: &mut Check, path: &Path, spec: &Value, old: &Value) {
     let mut munged = spec["template"].clone();
     if suspended && munged["spec"].is_object() && old["template"]["spec"].is_object() {
         for field in ["nodeSelector", "affinity", "tolerations", "schedulingGates"] {
-            match old["template"]["spec"].get(field) {
-                Some(value) => munged["spec"][field] = value.clone(),
-                None => {
-                    munged["spec"].as_object_mut().map(|fields| fields.remove(field));
-                }
-            }
+            take_back(&mut munged["spec"], &old["template"]["spec"], field);
         }
         if !munged["metadata"].is_null() {
             munged["metadata"] = old["template"]["metadata"].clone();
@@ -85,11 +80,21 @@ fn check_job_update(check: &mut Check, path: &Path, spec: &Value, old: &Value) {
             let before = old["template"]["spec"][kind].as_array();
             let containers = munged["spec"][kind].as_array_mut().into_iter().flatten();
             for (container, before) in containers.zip(before.into_iter().flatten()) {
-                container["resources"] = before["resources"].clone();
+                take_back(container, before, "resources");
             }
         }
     }
     check.immutable(&path.field("template"), &munged, &old["template"]);
+}
+
+/// Makes a field what it was before, absent if it was.
+fn take_back(tree: &mut Value, before: &Value, field: &str) {
+    match before.get(field) {
+        Some(value) => tree[field] = value.clone(),
+        None => {
+            tree.as_object_mut().map(|fields| fields.remove(field));
+        }
+    }
 }
 
 fn check_job_spec(check: &mut Check, path: &Path, spec: &Value) {

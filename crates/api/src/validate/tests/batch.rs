@@ -129,6 +129,21 @@ fn a_job_that_runs_stays_as_it_is() {
 }
 
 #[test]
+fn a_suspended_job_goes_on_and_may_be_placed_elsewhere() {
+    let suspended = job(json!({"suspend": true}));
+    let mut elsewhere = job(json!({"suspend": false}));
+    elsewhere["spec"]["template"]["spec"]["nodeSelector"] = json!({"disk": "fast"});
+    elsewhere["spec"]["template"]["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1"}});
+    let mut another = elsewhere.clone();
+    another["spec"]["template"]["spec"]["containers"][0]["image"] = json!("c");
+    let refusals = |new: Value| updated(&JOBS, new, suspended.clone());
+
+    assert_eq!(refusals(job(json!({"suspend": false}))), Vec::<String>::new());
+    assert_eq!(refusals(elsewhere), Vec::<String>::new());
+    assert_eq!(refusals(another).len(), 1);
+}
+
+#[test]
 fn a_cron_jobs_time_is_checked() {
     let cron = |spec: Value| {
         let mut whole =
