@@ -1,6 +1,6 @@
 //! Where planes are kept: the store in the data directory, or an etcd.
 
-use std::sync::Arc;
+use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
 use anyhow::Context;
 use keyspace::{Followed, Keyspace};
@@ -26,6 +26,7 @@ const ROOT_PREFIX: &str = "/mangrove/super";
 impl Storage {
     pub async fn open(options: &cli::Etcd, layout: &Layout, world: &World) -> anyhow::Result<Storage> {
         if options.etcd_servers.is_empty() {
+            keep_to_root(&layout.store())?;
             let store = Store::open(StoreOptions::new(layout.store(), world.clone())).map_err(what_to_do)?;
             return Ok(Storage {
                 shared: store.keyspace("shared").await.context("opening the shared keyspace")?,
@@ -42,6 +43,18 @@ impl Storage {
             _store: None,
         })
     }
+}
+
+/// What is in the store is every tenant's: its Secrets, and the keys of its CA.
+fn keep_to_root(folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)))
+        .with_context(|| {
+            format!(
+                "can't open the store: {}: is the disk there, and may it be written? Or choose another by --data-dir",
+                folder.display()
+            )
+        })
 }
 
 /// The store says what is wrong; what a person can do about it is said here.

@@ -8,7 +8,7 @@ use crate::BINARY;
 
 const IMAGE: &str = "mangrove.test/in-cluster:1";
 
-const MANIFEST: &str = r#"
+pub const MANIFEST: &str = r#"
 apiVersion: v1
 kind: ServiceAccount
 metadata: {name: looker}
@@ -112,7 +112,7 @@ fn a_shell(acme: &Kubectl, other: &str) {
     assert!(["403", "404"].contains(&path_is_no_way.as_str()), "{path_is_no_way}");
 }
 
-fn pod(tenant: &Kubectl, name: &str, command: &str, other: &str) {
+pub fn pod(tenant: &Kubectl, name: &str, command: &str, other: &str) {
     let command: Vec<&str> = command.split(' ').collect();
     let environment = if other.is_empty() {
         serde_json::json!([])
@@ -136,10 +136,11 @@ fn finished(tenant: &Kubectl, name: &str) {
 }
 
 /// Busybox, curl, and the client of `examples/in_cluster.rs`, each with the libraries it needs.
-fn image() -> testkit::image::Image {
+pub fn image() -> testkit::image::Image {
     let client = Path::new(BINARY).with_file_name("examples").join("in_cluster");
     assert!(client.exists(), "{} is built with the tests", client.display());
     let mut image = ImageBuilder::busybox(IMAGE).expect("busybox-static is installed");
+    image.folder("tmp").expect("it has a place for files");
     image.program("in-cluster", &client).expect("the client can be read");
     image
         .program("usr/bin/curl", Path::new("/usr/bin/curl"))

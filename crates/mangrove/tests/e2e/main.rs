@@ -2,6 +2,7 @@
 //! own (namespaces), starts `mangrove up` on it, and ends with nothing left there.
 #![allow(clippy::disallowed_methods, reason = "these tests live in the real world")]
 
+mod attacks;
 mod bodies;
 mod clients;
 mod commands;
