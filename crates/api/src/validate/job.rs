@@ -78,8 +78,9 @@ fn check_job_update(check: &mut Check, path: &Path, spec: &Value, old: &Value) {
         }
         for kind in ["containers", "initContainers"] {
             let before = old["template"]["spec"][kind].as_array();
-            let containers = munged["spec"][kind].as_array_mut().into_iter().flatten();
-            for (container, before) in containers.zip(before.into_iter().flatten()) {
+            // Looked up, not indexed: that would put a null where there is none.
+            let containers = munged["spec"].get_mut(kind).and_then(Value::as_array_mut);
+            for (container, before) in containers.into_iter().flatten().zip(before.into_iter().flatten()) {
                 take_back(container, before, "resources");
             }
         }
