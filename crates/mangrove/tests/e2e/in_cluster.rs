@@ -65,11 +65,13 @@ fn kube_rs(acme: &Kubectl, other: &str) {
         lines[3].starts_with("kube-system refused: ") && lines[3].contains("forbidden"),
         "{said}"
     );
-    assert!(
-        lines[4].starts_with("other unreachable: ") && lines[4].contains("ertificate"),
-        "{said}"
-    );
-    assert_eq!(lines[5], "other refused: 401", "{said}");
+    // No packet comes to another plane's door; that it would not be let in there is `door`'s to show.
+    for line in &lines[4..6] {
+        assert!(
+            line.starts_with("other unreachable: ") && line.contains("Elapsed"),
+            "{said}"
+        );
+    }
 }
 
 fn a_shell(acme: &Kubectl, other: &str) {
@@ -96,15 +98,10 @@ fn a_shell(acme: &Kubectl, other: &str) {
         let version = run(&format!("{curl} --cacert {dir}/ca.crt {url}"));
         assert!(version.contains("gitVersion"), "{url}: {version}");
     }
-    // Busybox's own client, which checks no certificates, for images without curl.
-    let refused = run(&format!(
-        "{curl} -k -o /dev/null -w '%{{http_code}}' https://{other}/api/v1/namespaces/default/configmaps"
+    let unanswered = run(&format!(
+        "curl -k --connect-timeout 2 https://{other}/version 2>&1 || echo unanswered"
     ));
-    assert_eq!(refused, "401");
-    let anonymous = run(&format!(
-        "curl -sS -k -o /dev/null -w '%{{http_code}}' https://{other}/api/v1/namespaces/default/configmaps"
-    ));
-    assert!(["401", "403"].contains(&anonymous.as_str()), "{anonymous}");
+    assert!(unanswered.ends_with("unanswered\n"), "{unanswered}");
     // Names lead to one's own plane only, whatever one asks for at the other's address by name.
     let path_is_no_way = run(&format!(
         "{curl} --cacert {dir}/ca.crt -o /dev/null -w '%{{http_code}}' https://kubernetes/planes/x/api/v1/namespaces"
