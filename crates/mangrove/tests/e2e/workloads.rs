@@ -227,10 +227,10 @@ spec:
   restartPolicy: OnFailure
   terminationGracePeriodSeconds: 0
   initContainers:
-  - {name: first, image: "mangrove.test/web:1", command: ["/bin/sh", "-c", "echo written first > /work/note"], volumeMounts: [{name: work, mountPath: /work}]}
+  - {name: first, image: "mangrove.test/web:1", command: ["/bin/sh", "-c", "echo written first > /desk/note"], volumeMounts: [{name: desk, mountPath: /desk}]}
   containers:
-  - {name: main, image: "mangrove.test/web:1", command: ["cat", "/work/note"], volumeMounts: [{name: work, mountPath: /work}]}
-  volumes: [{name: work, emptyDir: {}}]
+  - {name: main, image: "mangrove.test/web:1", command: ["cat", "/desk/note"], volumeMounts: [{name: desk, mountPath: /desk}]}
+  volumes: [{name: desk, emptyDir: {}}]
 "#,
     );
     acme.run(&[
