@@ -15,10 +15,9 @@ mod usage;
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::{Args, Subcommand};
 
-use crate::cli::Output;
+use crate::{cli::Output, running::on_all_cores};
 
 #[derive(Subcommand)]
 pub enum Bench {
@@ -46,27 +45,21 @@ pub struct Common {
 
 pub fn run(command: Bench) -> anyhow::Result<()> {
     match command {
-        Bench::Planes(options) => measure(&options.common.clone(), async |platform| {
-            planes::run(&options, platform).await
-        }),
+        Bench::Planes(options) => measure(&options.common, async |platform| planes::run(&options, platform).await),
         Bench::Api(options) => match &options.kubeconfig {
             Some(file) => {
                 let access = identity::kubeconfig::read(file)?;
-                let report = runtime()?.block_on(api::run(&options, access, None))?;
+                let report = on_all_cores(api::run(&options, access, None))?;
                 report.print(options.common.output)
             }
-            None => measure(&options.common.clone(), async |platform| {
+            None => measure(&options.common, async |platform| {
                 let access = platform.make_tenant("bench").await?;
                 api::run(&options, access, Some(platform)).await
             }),
         },
-        Bench::Pods(options) => measure(&options.common.clone(), async |platform| {
-            pods::run(&options, platform).await
-        }),
-        Bench::Store(options) => runtime()?.block_on(store::run(&options))?.print(options.output),
-        Bench::Idle(options) => measure(&options.common.clone(), async |platform| {
-            idle::run(&options, platform).await
-        }),
+        Bench::Pods(options) => measure(&options.common, async |platform| pods::run(&options, platform).await),
+        Bench::Store(options) => on_all_cores(store::run(&options))?.print(options.output),
+        Bench::Idle(options) => measure(&options.common, async |platform| idle::run(&options, platform).await),
     }
 }
 
@@ -78,7 +71,7 @@ fn measure(
     // Threads inherit namespaces: entered before there are any.
     platform::enter_namespaces()?;
     let platform = platform::Platform::start(&common.disk)?;
-    let measured = runtime()?.block_on(async {
+    let measured = on_all_cores(async {
         tokio::select! {
             measured = work(&platform) => measured,
             _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
@@ -88,11 +81,4 @@ fn measure(
     let report = measured?;
     ended?;
     report.print(common.output)
-}
-
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("starting the asynchronous runtime")
 }

@@ -28,8 +28,7 @@ pub fn progress_pipe() -> anyhow::Result<Option<File>> {
 
 pub fn run(options: &cli::Up) -> anyhow::Result<()> {
     let layout = Layout::of(&options.data_dir);
-    std::fs::create_dir_all(&options.data_dir)
-        .with_context(|| format!("can't make the data directory {}", options.data_dir.display()))?;
+    layout.make()?;
     let log = OpenOptions::new()
         .create(true)
         .append(true)

@@ -13,6 +13,7 @@ mod down;
 mod image;
 mod platform;
 mod progress;
+mod running;
 mod standalone_store;
 mod tenancy;
 mod tenant;

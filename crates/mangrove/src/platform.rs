@@ -42,6 +42,11 @@ impl Layout {
         }
     }
 
+    pub fn make(&self) -> anyhow::Result<()> {
+        fs::create_dir_all(&self.data_dir)
+            .with_context(|| format!("can't make the data directory {}", self.data_dir.display()))
+    }
+
     pub fn store(&self) -> PathBuf {
         self.data_dir.join("store")
     }
@@ -125,8 +130,24 @@ impl Platform {
         start_time(self.pid) == Some(self.start_time)
     }
 
+    /// One platform a machine.
+    pub fn ensure_none_runs() -> anyhow::Result<()> {
+        let Some(platform) = Platform::recorded()? else {
+            return Ok(());
+        };
+        platform.wait_if_killed();
+        if platform.is_alive() {
+            bail!(
+                "a platform runs on this machine already (process {}, data directory {}): end it by `mangrove down`",
+                platform.pid,
+                platform.data_dir.display()
+            );
+        }
+        Ok(())
+    }
+
     /// Lets a platform that was killed just now finish: an end takes the kernel a moment.
-    pub fn wait_if_killed(&self) {
+    fn wait_if_killed(&self) {
         let mut left = DYING_MAX;
         while state(self.pid).as_deref() == Some("Z") && self.is_alive() && !left.is_zero() {
             std::thread::sleep(DYING_PAUSE);

@@ -14,11 +14,11 @@ use keyspace::index::Limits;
 use store::{OpenError, StoreOptions};
 use tokio::{
     net::{TcpListener, UnixListener},
-    signal::unix::{SignalKind, signal},
     task::JoinSet,
 };
 use world::World;
 
+use crate::running::{Ending, on_all_cores};
 use flags::{Serve, Url};
 use members::{ByCertificate, Opened};
 
@@ -39,8 +39,7 @@ enum StoreCommand {
 }
 
 pub fn run(store: Store) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    on_all_cores(async {
         match store.command {
             Some(StoreCommand::Snapshot(command)) => snapshot::run(command).await,
             None => serve_until_told(store.serve).await,
@@ -104,12 +103,7 @@ async fn serve_until_told(flags: Serve) -> anyhow::Result<()> {
         tracing::info!("ready to serve client requests on {url}");
     }
 
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    Ending::listen()?.told().await;
     // Connections first: what they wait for is answered, or was never acknowledged.
     tasks.shutdown().await;
     drop(opened);

@@ -1,41 +1,26 @@
 //! `mangrove tenancy`: tenants on a Kubernetes that runs already. Planes here, Pods there.
 
-use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
-
-use crate::{cli, platform::Layout, wiring::beside::Beside};
+use crate::{
+    cli,
+    platform::Layout,
+    running::{Ending, follow_with_log, on_all_cores},
+    wiring::beside::Beside,
+};
 
 pub fn run(options: cli::Tenancy) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,h2=warn,hyper=warn,rustls=warn,tower=warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("starting the asynchronous runtime")?
-        .block_on(serve(options))
+    follow_with_log(true);
+    on_all_cores(serve(options))
 }
 
 async fn serve(options: cli::Tenancy) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("listening for signals")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for signals")?;
+    let mut ending = Ending::listen()?;
     let layout = Layout::of(&options.data_dir);
-    std::fs::create_dir_all(&layout.data_dir)
-        .with_context(|| format!("can't make the data directory {}", layout.data_dir.display()))?;
-    let beside = tokio::select! {
-        beside = Beside::open(&options, &layout) => beside?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
+    layout.make()?;
+    let Some(beside) = ending.unless_told(Beside::open(&options, &layout)).await? else {
+        return Ok(());
     };
     println!("ready: tenants' APIs are served at {}", beside.server());
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    ending.told().await;
     beside.close().await;
     Ok(())
 }

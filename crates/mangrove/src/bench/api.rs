@@ -19,7 +19,6 @@ use super::{
     load::{Figures, Until, closed_loop},
     platform::Platform,
     report::{Report, short},
-    usage::Usage,
 };
 
 #[derive(Args, Clone)]
@@ -112,8 +111,8 @@ pub async fn run(options: &Options, access: Entry, platform: Option<&Platform>) 
     report.figure("list_bytes", list_bytes);
     report.figure("connections", options.connections);
     report.figure("lanes", options.lanes);
-    if platform.is_some() {
-        report.figure("server_resident_bytes", Usage::now()?.resident_bytes);
+    if let Some(platform) = platform {
+        report.figure("server_resident_bytes", platform.usage()?.resident_bytes);
     }
     Ok(report)
 }
@@ -281,7 +280,11 @@ async fn costed(
     platform: Option<&Platform>,
     load: impl Future<Output = anyhow::Result<Figures>>,
 ) -> anyhow::Result<Costed> {
-    let cpu = || platform.map(|_| Usage::now().map(|usage| usage.cpu)).transpose();
+    let cpu = || {
+        platform
+            .map(|platform| platform.usage().map(|usage| usage.cpu))
+            .transpose()
+    };
     let before = cpu()?;
     let figures = load.await?;
     let after = cpu()?;

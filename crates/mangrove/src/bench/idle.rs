@@ -8,7 +8,7 @@ use super::{
     Common,
     platform::Platform,
     report::{Report, short},
-    usage::{Usage, disk_bytes},
+    usage::disk_bytes,
 };
 
 #[derive(Args, Clone)]
@@ -28,9 +28,9 @@ pub async fn run(options: &Options, platform: &Platform) -> anyhow::Result<Repor
         platform.make_tenant(tenant).await?;
     }
     tokio::time::sleep(SETTLE).await;
-    let before = Usage::now()?;
+    let before = platform.usage()?;
     tokio::time::sleep(Duration::from_secs(options.seconds)).await;
-    let after = Usage::now()?;
+    let after = platform.usage()?;
     let cpu = (after.cpu - before.cpu).as_secs_f64();
     let share = cpu / options.seconds as f64 * 100.0;
     let disk = disk_bytes(platform.data_dir());

@@ -17,7 +17,7 @@ use super::{
     load::{Until, closed_loop},
     platform::{Platform, virtual_cluster, virtual_clusters},
     report::{Report, short},
-    usage::{Usage, disk_bytes},
+    usage::disk_bytes,
 };
 use crate::control::ControlSocket;
 
@@ -61,9 +61,9 @@ pub async fn run(options: &Options, platform: &Platform) -> anyhow::Result<Repor
     });
     // The first brings in code and connections that all share.
     makers.make("warm").await?;
-    calm().await?;
+    calm(platform).await?;
     let objects_before = super_objects(&super_plane).await?;
-    let before = Usage::now()?;
+    let before = platform.usage()?;
     let disk_before = disk_bytes(platform.data_dir());
 
     let lanes = usize::try_from(options.at_once)?;
@@ -75,9 +75,9 @@ pub async fn run(options: &Options, platform: &Platform) -> anyhow::Result<Repor
         }
     };
     let made = closed_loop(lanes, Until::Count(options.planes), work).await?;
-    let busy = Usage::now()?;
-    let settled = calm().await?;
-    let after = Usage::now()?;
+    let busy = platform.usage()?;
+    let settled = calm(platform).await?;
+    let after = platform.usage()?;
     let disk_after = disk_bytes(platform.data_dir());
 
     let mut again = Vec::new();
@@ -223,12 +223,12 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// Waits until the platform does nothing more; how long that took.
-async fn calm() -> anyhow::Result<Duration> {
+async fn calm(platform: &Platform) -> anyhow::Result<Duration> {
     let begin = Instant::now();
-    let mut last = Usage::now()?;
+    let mut last = platform.usage()?;
     while begin.elapsed() < SETTLE_MAX {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let now = Usage::now()?;
+        let now = platform.usage()?;
         if (now.cpu - last.cpu).as_secs_f64() <= CALM {
             return Ok(begin.elapsed());
         }

@@ -1,7 +1,7 @@
 //! The platform that is measured: started by this program as a person would, in namespaces of the measurement's own.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -14,7 +14,7 @@ use nix::{
 };
 use serde_json::json;
 
-use super::link::Link;
+use super::{link::Link, usage::Usage};
 use crate::{
     control::ControlSocket,
     platform::{self, Layout},
@@ -22,6 +22,7 @@ use crate::{
 
 pub struct Platform {
     layout: Layout,
+    server: u32,
 }
 
 /// Network, mounts and `/run` that nobody else sees.
@@ -50,8 +51,10 @@ impl Platform {
     pub fn start(disk: &Path) -> anyhow::Result<Platform> {
         let data_dir = disk.join(format!("mangrove-bench-{}", std::process::id()));
         mangrove(&["up", "--detach", "--data-dir"], &data_dir)?;
+        let recorded = platform::Platform::recorded()?.context("a platform that has started is not recorded")?;
         Ok(Platform {
             layout: Layout { data_dir },
+            server: recorded.pid,
         })
     }
 
@@ -63,6 +66,10 @@ impl Platform {
 
     pub fn data_dir(&self) -> &Path {
         &self.layout.data_dir
+    }
+
+    pub fn usage(&self) -> anyhow::Result<Usage> {
+        Usage::of_server(self.server)
     }
 
     pub fn control(&self) -> ControlSocket {
@@ -99,7 +106,7 @@ pub fn virtual_cluster(name: &str) -> serde_json::Value {
 }
 
 /// This program, with a word of what went wrong.
-fn mangrove(arguments: &[&str], data_dir: &PathBuf) -> anyhow::Result<()> {
+fn mangrove(arguments: &[&str], data_dir: &Path) -> anyhow::Result<()> {
     let output = Command::new(std::env::current_exe().context("finding this program")?)
         .args(arguments)
         .arg(data_dir)

@@ -127,27 +127,26 @@ async fn make(tenant: &Link, seen: &Seen, name: &str) -> anyhow::Result<()> {
 
 async fn remove(tenant: &Link, seen: &Seen, name: &str) -> anyhow::Result<()> {
     tenant.delete(&format!("{PODS}/{name}?gracePeriodSeconds=0")).await?;
-    seen.wait(name, |pod| pod.is_gone).await
+    seen.wait(name, |pod| pod.is_gone_in == [true; 2]).await
 }
 
 #[derive(Default)]
 struct Pod {
     hops: HashMap<Hop, Instant>,
-    /// From both planes.
-    is_gone: bool,
+    /// In the tenant's plane, in the super plane.
     is_gone_in: [bool; 2],
 }
 
 /// What the watches of both planes have shown.
 struct Seen {
-    pods: Arc<Mutex<HashMap<String, Pod>>>,
+    pods: Mutex<HashMap<String, Pod>>,
     changed: watch::Sender<()>,
 }
 
 impl Seen {
     async fn follow(tenant: &Link, super_plane: &Link) -> anyhow::Result<Arc<Seen>> {
         let seen = Arc::new(Seen {
-            pods: Arc::default(),
+            pods: Mutex::default(),
             changed: watch::Sender::new(()),
         });
         for (at, link, path) in [
@@ -186,9 +185,7 @@ impl Seen {
         }
         if event["type"] == "DELETED" {
             let mut pods = self.pods.lock().expect("no holder of this lock panics");
-            let pod = pods.entry(name.to_owned()).or_default();
-            pod.is_gone_in[plane] = true;
-            pod.is_gone = pod.is_gone_in == [true; 2];
+            pods.entry(name.to_owned()).or_default().is_gone_in[plane] = true;
             drop(pods);
             self.changed.send_replace(());
         }
