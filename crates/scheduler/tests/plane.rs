@@ -1,89 +1,36 @@
 //! The loop on a plane in memory, as its users see it.
 
-use std::{
-    convert::Infallible,
-    future::Future,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{future::Future, time::Duration};
 
 use api::{Object, resource};
-use apiserver::{ApiServer, ApiServerOptions, Body, Identity, ServiceRanges};
-use client::{Client, DeleteOptions, ListOptions, Patch, PlaneKey, Source, SourceId, Sources};
-use http::{Request, Response};
-use keyspace::MemoryKeyspace;
+use client::{Client, DeleteOptions, ListOptions, Patch, Sources};
 use serde_json::{Value, json};
-use tower::Service;
-use world::World;
+use testkit::planes::PlanesInMemory;
 
 /// Far more than anything here takes, on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-#[derive(Clone)]
-struct As(ApiServer, Identity);
-
-impl Service<Request<Body>> for As {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = <ApiServer as Service<Request<Body>>>::Future;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.0.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        request.extensions_mut().insert(self.1.clone());
-        self.0.call(request)
-    }
-}
-
 struct House {
     client: Client,
     sources: Sources,
-    plane: PlaneKey,
-    world: World,
-    _api: ApiServer,
+    planes: PlanesInMemory,
 }
 
 impl House {
     async fn open() -> House {
-        let world = World::real();
-        let api = ApiServer::new(ApiServerOptions {
-            shared: Arc::new(MemoryKeyspace::new(world.clone())),
-            root: Arc::new(MemoryKeyspace::new(world.clone())),
-            world: world.clone(),
-            pod_backend: None,
-            ranges: ServiceRanges::default(),
-            advertise: None,
-        });
-        let client = Client::new(As(
-            api.clone(),
-            Identity::new("test", &["system:masters", "system:authenticated"]),
-        ));
-        let plane = PlaneKey {
-            source: SourceId::new("super"),
-            plane: api.planes().root().await.unwrap().id,
-        };
-        let source = Source::Plane {
-            id: plane.source.clone(),
-            plane: plane.plane,
-            client: client.clone(),
-        };
+        let planes = PlanesInMemory::start().await;
         House {
-            client,
-            sources: Sources::new(world.clone(), [source]),
-            plane,
-            world,
-            _api: api,
+            client: planes.root(),
+            sources: planes.sources([planes.root_source()]),
+            planes,
         }
     }
 
     fn start(&self) -> scheduler::Running {
         let options = scheduler::Options {
             sources: self.sources.clone(),
-            plane: self.plane.clone(),
-            world: self.world.clone(),
+            plane: self.planes.root.clone(),
+            world: self.planes.world.clone(),
         };
         scheduler::start(options).unwrap()
     }

@@ -1,19 +1,13 @@
 //! Planes in memory: the real API server over keyspaces that are gone with the test, and clients of it. No root, no
 //! network, no disk.
 
-use std::{
-    convert::Infallible,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
 use api::{Object, PlaneId, Resource};
-use apiserver::{ApiServer, ApiServerOptions, Body, Identity, PlaneSpec, ServiceRanges};
+use apiserver::{ApiServer, ApiServerOptions, PlaneSpec, ServiceRanges};
 use client::{Client, Event, ListOptions, PlaneKey, Source, SourceId, Sources, WatchOptions};
 use futures::StreamExt;
-use http::{Request, Response};
 use keyspace::MemoryKeyspace;
-use tower::Service;
 use world::World;
 
 /// Who tests are unless they say otherwise.
@@ -51,17 +45,9 @@ impl PlanesInMemory {
         }
     }
 
-    /// A client that is `name` and belongs to `groups`, at the super plane; `.plane(id)` leads to others.
-    pub fn client_as(&self, name: &str, groups: &[&str]) -> Client {
-        Client::new(As {
-            server: self.server.clone(),
-            identity: Identity::new(name, groups),
-        })
-    }
-
     /// The super plane, as its administrator.
     pub fn root(&self) -> Client {
-        self.client_as(ADMIN, &["system:masters", "system:authenticated"])
+        in_process::client(&self.server, ADMIN, &["system:masters"])
     }
 
     /// Makes a tenant's plane by itself, without a VirtualCluster; its administrator.
@@ -126,26 +112,5 @@ pub async fn wait_until<T>(
                 break;
             }
         }
-    }
-}
-
-#[derive(Clone)]
-struct As {
-    server: ApiServer,
-    identity: Identity,
-}
-
-impl Service<Request<Body>> for As {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = <ApiServer as Service<Request<Body>>>::Future;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.server.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        request.extensions_mut().insert(self.identity.clone());
-        self.server.call(request)
     }
 }

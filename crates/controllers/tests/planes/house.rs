@@ -1,24 +1,13 @@
 //! A server in memory, the loops over all its planes, and something that plays the nodes.
 
-use std::{
-    convert::Infallible,
-    future::Future,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use api::{Object, Resource, resource};
-use apiserver::{ApiServer, ApiServerOptions, Body, Identity, PlaneSpec, ServiceRanges};
 use client::{
-    Client, DeleteOptions, Informer, InformerOptions, ListOptions, Notice, ObjectKey, Patch, PlaneKey, Source,
-    SourceId, Sources, Tasks,
+    Client, DeleteOptions, Informer, InformerOptions, ListOptions, Notice, ObjectKey, Patch, PlaneKey, Sources, Tasks,
 };
-use http::{Request, Response};
-use keyspace::MemoryKeyspace;
 use serde_json::{Value, json};
-use tower::Service;
-use world::World;
+use testkit::planes::PlanesInMemory;
 
 /// Far more than anything here takes, on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,81 +18,29 @@ pub struct House {
     pub sources: Sources,
     controllers: controllers::Running,
     nodes: Tasks,
-    _api: ApiServer,
-}
-
-#[derive(Clone)]
-struct As(ApiServer, Identity);
-
-impl Service<Request<Body>> for As {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = <ApiServer as Service<Request<Body>>>::Future;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.0.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        request.extensions_mut().insert(self.1.clone());
-        self.0.call(request)
-    }
+    _memory: PlanesInMemory,
 }
 
 impl House {
     pub async fn open() -> House {
-        let world = World::real();
-        let api = ApiServer::new(ApiServerOptions {
-            shared: Arc::new(MemoryKeyspace::new(world.clone())),
-            root: Arc::new(MemoryKeyspace::new(world.clone())),
-            world: world.clone(),
-            pod_backend: None,
-            ranges: ServiceRanges::default(),
-            advertise: None,
-        });
-        let client = Client::new(As(
-            api.clone(),
-            Identity::new("test", &["system:masters", "system:authenticated"]),
-        ));
-        let (shared, own) = (SourceId::new("shared"), SourceId::new("own"));
-        let root = api.planes().root().await.unwrap();
+        let memory = PlanesInMemory::start().await;
+        let sources = memory.sources([memory.shared_source(), memory.root_source()]);
         let mut planes = Vec::new();
         for name in ["acme", "globex"] {
-            let spec = PlaneSpec {
-                name: name.to_owned(),
-                ..PlaneSpec::default()
-            };
-            let record = api.planes().create(spec).await.unwrap();
             planes.push(PlaneKey {
-                source: shared.clone(),
-                plane: record.id,
+                source: memory.shared.clone(),
+                plane: memory.tenant(name).await.0,
             });
         }
-        planes.push(PlaneKey {
-            source: own.clone(),
-            plane: root.id,
-        });
-        let sources = Sources::new(
-            world.clone(),
-            [
-                Source::Shared {
-                    id: shared,
-                    client: client.clone(),
-                },
-                Source::Plane {
-                    id: own,
-                    plane: root.id,
-                    client,
-                },
-            ],
-        );
+        planes.push(memory.root.clone());
+        let root = memory.root.clone();
         let options = controllers::Options {
             root_ca: Arc::new(|plane: &PlaneKey| {
                 let text = format!("CA of {}", plane.plane);
                 Box::pin(async move { Some(text) })
             }),
-            clusters: controllers::Clusters::new(|plane: &PlaneKey| plane.source.as_str() == "own", "/volumes"),
-            world: world.clone(),
+            clusters: controllers::Clusters::only(root, "/volumes"),
+            world: memory.world.clone(),
         };
         let nodes = Tasks::new();
         play_nodes(&nodes, &sources);
@@ -112,7 +49,7 @@ impl House {
             controllers: controllers::start(sources.clone(), options),
             sources,
             nodes,
-            _api: api,
+            _memory: memory,
         }
     }
 

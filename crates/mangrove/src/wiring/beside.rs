@@ -12,6 +12,7 @@ use api::resource::{self, VIRTUAL_CLUSTERS};
 use apiserver::{ApiServer, ApiServerOptions, PlaneRecord, ServiceRanges};
 use client::{Client, PlaneKey, Source, SourceId, Sources, Tasks};
 use identity::{Ca, Certified, SubjectName, tls};
+use in_process::{InProcess, Nodes, StorageClasses};
 use tenancy::{NodeProxy, Provisioner, SuperCluster, mirror, reserved::Cidr, super_streams::SuperStreams};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -19,12 +20,9 @@ use world::World;
 
 use super::{
     credentials, doors,
-    house::{SERVING_LIFE, machine_addresses, reachable, root_ca, super_id},
-    in_process,
+    house::{SERVING_LIFE, machine_addresses, reachable, super_id},
     kubeconfigs::Kubeconfigs,
     leading::{Leading, Loops},
-    projections::{Nodes, StorageClasses},
-    provisioner::InProcess,
     storage::Storage,
     taken,
 };
@@ -261,7 +259,7 @@ impl Wires {
         let controllers = controllers::start(
             self.planes("system:kube-controller-manager"),
             controllers::Options {
-                root_ca: root_ca(&self.api, &self.local),
+                root_ca: Arc::new(in_process::root_ca(self.api.planes(), &self.local)),
                 // Nodes and volumes are the super cluster's.
                 clusters: controllers::Clusters::new(|_| false, ""),
                 world: self.world.clone(),

@@ -11,20 +11,14 @@ use api::resource;
 use apiserver::{ApiServer, ApiServerOptions, PlaneRecord};
 use client::{Client, PlaneKey, Source, SourceId, Sources, Tasks};
 use identity::{Ca, Certified, SubjectName, kubeconfig, tls};
+use in_process::{InProcess, Nodes, StorageClasses};
 use network::{DoorPorts, Range, dns, proxy::Proxy};
 use tenancy::{NodeProxy, Provisioner, SuperCluster};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use world::World;
 
-use super::{
-    images::Images,
-    in_process,
-    kubeconfigs::Kubeconfigs,
-    projections::{Nodes, StorageClasses},
-    provisioner::InProcess,
-    storage::Storage,
-};
+use super::{images::Images, kubeconfigs::Kubeconfigs, storage::Storage};
 use crate::{
     cli,
     control::Control,
@@ -327,25 +321,9 @@ fn controller_options(
 ) -> anyhow::Result<controllers::Options> {
     let volumes = std::path::absolute(layout.node().join("volumes")).context("reading the current folder")?;
     Ok(controllers::Options {
-        root_ca: root_ca(api, root),
+        root_ca: Arc::new(in_process::root_ca(api.planes(), root)),
         clusters: controllers::Clusters::only(root.clone(), &volumes.to_string_lossy()),
         world: world.clone(),
-    })
-}
-
-/// The CA of each plane, as controllers ask for it.
-pub(super) fn root_ca(api: &ApiServer, root: &PlaneKey) -> controllers::RootCa {
-    let (planes, root) = (api.planes().clone(), root.clone());
-    Arc::new(move |plane: &PlaneKey| {
-        let (planes, plane, root) = (planes.clone(), plane.clone(), root.clone());
-        Box::pin(async move {
-            let opened = if plane == root {
-                planes.root().await
-            } else {
-                planes.open(plane.plane).await
-            };
-            opened.ok().map(|plane| plane.record.ca_cert_pem.clone())
-        })
     })
 }
 

@@ -4,22 +4,18 @@
 use std::{sync::Arc, time::Duration};
 
 use api::{
-    Object, PlaneId, Reason, Resource, Status,
+    Object, PlaneId, Resource,
     resource::{self, VIRTUAL_CLUSTERS},
 };
-use apiserver::{Lens, Plane, PlaneSpec, Planes, Projection};
-use async_trait::async_trait;
-use client::{Client, DeleteOptions, Patch, PlaneKey, Source, SourceId, Sources, Tasks};
-use futures::future::BoxFuture;
-use keyspace::Revision;
+use client::{Client, DeleteOptions, Patch, Source, Sources, Tasks};
+use in_process::{InProcess, Nodes, StorageClasses};
 use serde_json::{Value, json};
 use tenancy::{
-    ProvisionError, Provisioned, Provisioner, SuperCluster, identity,
-    nodes::{NodeView, NodeViews},
+    Provisioner, SuperCluster, identity,
+    nodes::NodeViews,
     operator::{self, OperatorOptions},
     policy::Policy,
     reserved::Cidr,
-    storage_classes,
     syncer::{self, SyncerOptions},
 };
 use testkit::{
@@ -68,7 +64,7 @@ impl House {
         let super_sources = planes.sources([planes.root_source()]);
         let everything = planes.sources([planes.root_source(), planes.shared_source()]);
         let options = controllers::Options {
-            root_ca: root_ca(&planes),
+            root_ca: Arc::new(in_process::root_ca(planes.server.planes(), &planes.root)),
             clusters: controllers::Clusters::only(planes.root.clone(), "/volumes"),
             world: world.clone(),
         };
@@ -350,133 +346,5 @@ pub async fn until<T>(
     match tokio::time::timeout(PATIENCE, wait_until(client, resource, namespace, done)).await {
         Ok(found) => found,
         Err(_) => panic!("waited in vain until {what}"),
-    }
-}
-
-fn root_ca(planes: &PlanesInMemory) -> controllers::RootCa {
-    let (planes, root) = (planes.server.planes().clone(), planes.root.clone());
-    Arc::new(move |plane: &PlaneKey| {
-        let (planes, plane, root) = (planes.clone(), plane.clone(), root.clone());
-        Box::pin(async move {
-            let opened = match plane == root {
-                true => planes.root().await,
-                false => planes.open(plane.plane).await,
-            };
-            opened.ok().map(|plane| plane.record.ca_cert_pem.clone())
-        })
-    })
-}
-
-/// Planes of this process, as the binary's wiring has it.
-struct InProcess {
-    planes: Planes,
-    shared: SourceId,
-}
-
-impl InProcess {
-    async fn open(&self, id: PlaneId) -> Result<Option<Provisioned>, ProvisionError> {
-        match self.planes.open(id).await {
-            Ok(plane) => Ok(Some(Provisioned {
-                plane: PlaneKey {
-                    source: self.shared.clone(),
-                    plane: plane.id,
-                },
-                name: plane.record.name.clone(),
-                kubernetes_address: plane.record.kubernetes_service_ip.to_string(),
-                ca_pem: plane.record.ca_cert_pem.clone(),
-            })),
-            Err(status) if status.reason == Reason::NotFound => Ok(None),
-            Err(status) => Err(failed(status)),
-        }
-    }
-}
-
-#[async_trait]
-impl Provisioner for InProcess {
-    async fn provide(&self, name: &str) -> Result<Provisioned, ProvisionError> {
-        let id = match self.planes.find(name).await.map_err(failed)? {
-            Some(id) => id,
-            None => {
-                let spec = PlaneSpec {
-                    name: name.to_owned(),
-                    ..PlaneSpec::default()
-                };
-                self.planes.create(spec).await.map_err(failed)?.id
-            }
-        };
-        let busy = || ProvisionError::Busy(format!("the plane of an older {name:?} is being deleted"));
-        self.open(id).await?.ok_or_else(busy)
-    }
-
-    async fn find(&self, plane: PlaneId) -> Result<Option<Provisioned>, ProvisionError> {
-        self.open(plane).await
-    }
-
-    async fn named(&self, name: &str) -> Result<Option<PlaneId>, ProvisionError> {
-        self.planes.find(name).await.map_err(failed)
-    }
-
-    async fn delete(&self, plane: PlaneId) -> Result<(), ProvisionError> {
-        match self.planes.delete(plane).await {
-            Err(status) if status.reason != Reason::NotFound => Err(failed(status)),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn failed(status: Status) -> ProvisionError {
-    ProvisionError::Failed(status.message)
-}
-
-struct StorageClasses;
-
-struct OfStorageClasses(PlaneId);
-
-impl Projection for StorageClasses {
-    fn lens<'a>(&'a self, plane: &'a Plane) -> BoxFuture<'a, Result<Arc<dyn Lens>, Status>> {
-        let lens: Arc<dyn Lens> = Arc::new(OfStorageClasses(plane.id));
-        Box::pin(async move { Ok(lens) })
-    }
-}
-
-impl Lens for OfStorageClasses {
-    fn show(&self, class: &Object) -> Option<Object> {
-        storage_classes::show(self.0, class)
-    }
-
-    fn since(&self) -> Revision {
-        Revision(0)
-    }
-
-    fn replaced(&self) -> BoxFuture<'static, ()> {
-        Box::pin(std::future::pending())
-    }
-}
-
-struct Nodes(NodeViews);
-
-struct OfNodes(NodeView);
-
-impl Projection for Nodes {
-    fn lens<'a>(&'a self, plane: &'a Plane) -> BoxFuture<'a, Result<Arc<dyn Lens>, Status>> {
-        Box::pin(async move {
-            let view = self.0.view(plane.id, &plane.record.name).await;
-            let lens: Arc<dyn Lens> = Arc::new(OfNodes(view.expect("the views last as long as the house")));
-            Ok(lens)
-        })
-    }
-}
-
-impl Lens for OfNodes {
-    fn show(&self, node: &Object) -> Option<Object> {
-        self.0.show(node)
-    }
-
-    fn since(&self) -> Revision {
-        Revision(self.0.since())
-    }
-
-    fn replaced(&self) -> BoxFuture<'static, ()> {
-        self.0.replaced()
     }
 }

@@ -1,14 +1,14 @@
 //! Tenants from their making to their end.
 
 use api::{
-    PlaneId, Reason,
-    resource::{CONFIG_MAPS, EVENTS, NAMESPACES, PODS, SERVICES, VIRTUAL_CLUSTERS},
+    Object, PlaneId, Reason,
+    resource::{CONFIG_MAPS, DEPLOYMENTS, EVENTS, NAMESPACES, PODS, SERVICES, VIRTUAL_CLUSTERS},
 };
 use client::{DeleteOptions, ListOptions};
 use keyspace::{KeyRange, Options, Range};
 use serde_json::json;
 
-use crate::harness::{House, named, until};
+use crate::harness::{House, Tenant, named, until};
 
 /// Keys of the shared keyspace that name the plane.
 async fn keys_of(house: &House, plane: PlaneId) -> Vec<String> {
@@ -97,6 +97,37 @@ async fn two_tenants_do_the_same_under_the_same_names_and_see_only_their_own() {
         );
     }
     assert_ne!(addresses[0], addresses[1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_tenants_deployments_of_one_name_scale_each_by_itself() {
+    let house = House::open().await;
+    let (acme, globex) = (house.tenant("acme").await, house.tenant("globex").await);
+    let of_replicas = |replicas: usize| {
+        json!({"metadata": {"name": "web"}, "spec": {
+            "replicas": replicas, "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {
+                "containers": [{"name": "web", "image": "registry.example/one:1"}]}}}})
+    };
+    for tenant in [&acme, &globex] {
+        tenant.make(&DEPLOYMENTS, "default", &of_replicas(3)).await;
+    }
+    async fn available(tenant: &Tenant, replicas: usize) {
+        let good = |deployment: &Object| {
+            let status = &deployment.tree()["status"];
+            status["replicas"] == replicas && status["availableReplicas"] == replicas
+        };
+        tenant.object(&DEPLOYMENTS, "default", "web", good).await;
+    }
+    available(&acme, 3).await;
+    available(&globex, 3).await;
+
+    acme.merge(&DEPLOYMENTS, "default", "web", json!({"spec": {"replicas": 1}}))
+        .await;
+    available(&acme, 1).await;
+    let four = |pods: &[Object]| (pods.len() == 4).then_some(());
+    until("four Pods are left below", &house.below, &PODS, None, four).await;
+    available(&globex, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,6 +4,7 @@ use api::{PlaneId, Reason, Status};
 use apiserver::{Plane, PlaneSpec, Planes};
 use async_trait::async_trait;
 use client::{PlaneKey, SourceId};
+use futures::future::BoxFuture;
 use tenancy::{ProvisionError, Provisioned, Provisioner};
 
 pub struct InProcess {
@@ -70,4 +71,23 @@ impl Provisioner for InProcess {
 
 fn failed(status: Status) -> ProvisionError {
     ProvisionError::Failed(status.message)
+}
+
+/// The CA of each plane, as controllers ask for it; `root` is the super plane.
+pub fn root_ca(
+    planes: &Planes,
+    root: &PlaneKey,
+) -> impl Fn(&PlaneKey) -> BoxFuture<'static, Option<String>> + Send + Sync + use<> {
+    let (planes, root) = (planes.clone(), root.clone());
+    move |plane: &PlaneKey| {
+        let (planes, plane, root) = (planes.clone(), plane.clone(), root.clone());
+        Box::pin(async move {
+            let opened = if plane == root {
+                planes.root().await
+            } else {
+                planes.open(plane.plane).await
+            };
+            opened.ok().map(|plane| plane.record.ca_cert_pem.clone())
+        })
+    }
 }
