@@ -13,7 +13,7 @@ struct Suite {
     filter: &'static str,
 }
 
-const SUITES: [Suite; 4] = [
+const SUITES: [Suite; 6] = [
     Suite {
         name: "the server killed at 200 moments under load",
         minutes: 15,
@@ -26,7 +26,21 @@ const SUITES: [Suite; 4] = [
         minutes: 20,
         counts: &[("CRASH_SEEDS", "5000")],
         package: "store",
-        filter: "test(nothing_acknowledged_is_lost)",
+        filter: "test(e01_e02_e04_nothing_acknowledged_is_lost)",
+    },
+    Suite {
+        name: "the store's process killed at each sync and change of names",
+        minutes: 5,
+        counts: &[("KILL_STEP", "1")],
+        package: "store",
+        filter: "test(e01_killed_at_each_sync)",
+    },
+    Suite {
+        name: "power losses of a disk under the store",
+        minutes: 5,
+        counts: &[("POWER_ROUNDS", "200")],
+        package: "store",
+        filter: "test(e02_power_that_goes)",
     },
     Suite {
         name: "our keyspaces beside a real etcd, other seeds",

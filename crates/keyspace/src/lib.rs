@@ -15,6 +15,7 @@ pub mod index;
 pub mod local;
 pub mod memory;
 pub mod suite;
+pub mod values;
 pub mod verbs;
 pub mod view;
 mod watcher;

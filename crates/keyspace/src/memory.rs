@@ -13,7 +13,8 @@ use crate::{
     Error, Granted, Keyspace, LeaseId, LeaseState, Local, Options, Range, Ranged, Result, Revision, Storage, Txn,
     Txned, Watch, WatchStream, check,
     expiry::{self, Next},
-    index::{Index, Limits},
+    index::{Index, Limits, Staging},
+    values::Warm,
     view::View,
 };
 
@@ -146,7 +147,14 @@ impl Local for MemoryKeyspace {
     }
 
     async fn checked_txn(&self, txn: Txn, _options: Options) -> Result<Txned> {
-        Ok(self.shared.stage(|index| index.stage(&txn))?.answer)
+        let mut warm = Warm::default();
+        loop {
+            match self.shared.stage(|index| index.stage(&txn, &warm))? {
+                Staging::Done(staged) => return Ok(staged.answer),
+                // Nothing here is on a disk, but what is read is read alike.
+                Staging::Needs(needs) => needs.read(&mut warm)?,
+            }
+        }
     }
 
     fn storage(&self) -> Storage {

@@ -363,6 +363,9 @@ pub enum Error {
     /// The store has failed and refuses writes until it is opened anew.
     #[error("the store has failed: {0}")]
     Failed(String),
+    /// What was durable is not what was written: this cannot be read, other things can.
+    #[error("stored data is damaged: {0}")]
+    Damaged(String),
     /// A watcher was too slow; watch again from the last revision seen.
     #[error("the watcher fell behind")]
     TooSlow,

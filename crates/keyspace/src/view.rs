@@ -7,10 +7,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use futures::StreamExt;
 
 use crate::{
-    Error, Range, Ranged, Result, Revision, Watch, WatchStream, check,
+    Error, KeyRange, Range, Ranged, Result, Revision, Watch, WatchStream, check,
     hub::Hub,
-    index::{Commit, Index, compaction::PRUNE_COMMITS_MAX},
+    index::{Index, Look, Looked, compaction::PRUNE_COMMITS_MAX},
+    values::Missing,
     watcher::{Watcher, Watching},
+};
+
+/// What is given to watchers under one hold of the index.
+const DISPATCHED: Look<'static> = Look {
+    commits_max: PRUNE_COMMITS_MAX,
+    bytes_max: usize::MAX,
+    keys: None,
 };
 
 pub struct View {
@@ -43,13 +51,32 @@ impl View {
 
     pub fn range(&self, range: &Range) -> Result<Ranged> {
         check::range(range)?;
-        self.read().range(range)
+        let (ranged, missing) = self.read().range(range)?;
+        self.whole(range, ranged, missing)
+    }
+
+    /// The answer with the values that were not in memory, read from where they are. Blocks then.
+    fn whole(&self, range: &Range, mut ranged: Ranged, missing: Missing) -> Result<Ranged> {
+        if missing.is_empty() {
+            return Ok(ranged);
+        }
+        let place = missing.first();
+        missing.fill(&mut ranged.items)?;
+        // One key was asked for by name. Nobody waits for its staying in memory.
+        if let ([kv], Some(place)) = (&ranged.items[..], place)
+            && range.keys == KeyRange::one(kv.key.clone())
+            && let Ok(mut index) = self.index.try_write()
+        {
+            index.warm(&kv.key, kv.mod_revision, place, &kv.value);
+        }
+        Ok(ranged)
     }
 
     /// The same without looking beyond the limit: [`Ranged::count`] is that of the items.
     pub fn page(&self, range: &Range) -> Result<Ranged> {
         check::range(range)?;
-        self.read().page(range)
+        let (ranged, missing) = self.read().page(range)?;
+        self.whole(range, ranged, missing)
     }
 
     /// What is staged becomes visible to readers, then to watchers.
@@ -64,13 +91,9 @@ impl View {
         loop {
             let next = Revision(hub.dispatched().0 + 1);
             let index = self.read();
-            let commits = index.commits(next, PRUNE_COMMITS_MAX);
+            let Looked { commits, through } = index.look(next, &DISPATCHED);
             let published = index.revision();
             drop(index);
-            let through = match commits.last() {
-                Some(last) if commits.len() == PRUNE_COMMITS_MAX => last.revision,
-                _ => published,
-            };
             hub.dispatch(&commits, through);
             if through >= published {
                 return;
@@ -109,17 +132,12 @@ impl View {
     }
 
     /// Commits from `from` on, and the revision up to which that is all.
-    pub(crate) fn history(&self, from: Revision, limit: usize) -> Result<(Vec<Arc<Commit>>, Revision)> {
+    pub(crate) fn history(&self, from: Revision, look: &Look<'_>) -> Result<Looked> {
         let index = self.read();
         if from < index.compacted() {
             return Err(Error::TooSlow);
         }
-        let commits = index.commits(from, limit);
-        let through = match commits.last() {
-            Some(last) if commits.len() == limit => last.revision,
-            _ => index.revision(),
-        };
-        Ok((commits, through))
+        Ok(index.look(from, look))
     }
 
     pub fn compact(&self, revision: Revision) -> Result<()> {

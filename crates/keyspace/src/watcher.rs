@@ -14,7 +14,7 @@ use futures::Stream;
 
 use crate::{
     Error, Event, KeyRange, Previous, Result, Revision, Watch, Watched,
-    index::{Commit, compaction::PRUNE_COMMITS_MAX},
+    index::{Commit, Look, Looked, compaction::PRUNE_COMMITS_MAX},
     view::View,
 };
 
@@ -263,9 +263,22 @@ impl Watching {
         }
     }
 
+    /// With the values that the watch tells. Those that are not in memory are read, under no lock.
+    fn whole(&self, item: Delivered) -> Result<Delivered> {
+        match item {
+            Delivered::Commit(commit) => Ok(Delivered::Commit(commit.read(self.watcher.watch.previous)?)),
+            Delivered::Progress(_) => Ok(item),
+        }
+    }
+
     /// Reads on in the history; what is for this watcher goes into its queue.
     fn catch_up(&self, from: Revision) -> Result<()> {
-        let (commits, through) = self.view.history(from, CATCH_UP_COMMITS)?;
+        let look = Look {
+            commits_max: CATCH_UP_COMMITS,
+            bytes_max: QUEUE_BYTES_MAX,
+            keys: Some(self.watcher.keys()),
+        };
+        let Looked { commits, through } = self.view.history(from, &look)?;
         let mut state = self.watcher.state();
         // Ended meanwhile: what is queued is told first, the end after.
         let ended = matches!(state.mode, Mode::Ended(_));
@@ -320,6 +333,7 @@ impl Stream for Watching {
             let next = match self.take(context) {
                 Found::Nothing => return Poll::Pending,
                 Found::Item(item) => {
+                    let item = item.and_then(|item| self.whole(item));
                     self.done = item.is_err();
                     return Poll::Ready(Some(item));
                 }

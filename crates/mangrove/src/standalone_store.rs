@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use etcd::server::{Doors, Listener, Members, compactor, serve};
 use keyspace::index::Limits;
-use store::{OpenError, StoreOptions};
+use store::{OpenError, StoreOptions, ValueOptions};
 use tokio::{
     net::{TcpListener, UnixListener},
     task::JoinSet,
@@ -117,8 +117,13 @@ fn open(flags: &Serve, dir: PathBuf, world: &World) -> anyhow::Result<store::Sto
         history_bytes_max: usize::MAX,
         quota_bytes_max: flags.quota_bytes(),
     };
+    let values = ValueOptions {
+        memory_bytes: flags.value_memory_bytes,
+        ..ValueOptions::default()
+    };
     let opened = store::Store::open(StoreOptions {
         limits,
+        values,
         ..StoreOptions::new(dir, world.clone())
     });
     opened.map_err(|error| match error {

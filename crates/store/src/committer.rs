@@ -7,9 +7,9 @@ use std::{
 };
 
 use keyspace::{
-    Error, Result,
-    index::{Index, Staged},
-    view::View,
+    Error, Result, Txn,
+    index::{Index, Staged, Staging},
+    values::Warm,
 };
 
 use crate::{
@@ -25,6 +25,9 @@ pub(crate) const BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// Leases are looked at no more often than this.
 const LOOK_PAUSE_MIN: Duration = Duration::from_millis(100);
+
+/// Once for what is compared, once for what is told, and again if a look for cold values or a checkpoint came between.
+const READS_MAX: usize = 8;
 
 /// Leases of one keyspace that end in one commit.
 const EXPIRE_AT_ONCE_MAX: usize = 1000;
@@ -233,9 +236,17 @@ impl Batch<'_> {
     fn write(&mut self, space: &Space, work: &Work) -> Result<Answer> {
         let mut index = space.view.write();
         match work {
-            Work::Txn(txn) => {
-                let Staged { answer, commit } = index.stage(txn)?;
+            Work::Txn(txn, warm) => {
+                let mut staging = index.stage(txn, warm)?;
                 drop(index);
+                if let Staging::Needs(_) = staging {
+                    staging = self.read_and_stage(space, txn, warm.clone(), staging)?;
+                }
+                let Staging::Done(Staged { answer, commit }) = staging else {
+                    return Err(Error::Unavailable(
+                        "values are given up faster than they are read".into(),
+                    ));
+                };
                 if let Some(commit) = commit {
                     record::put_commit(self.frame, space.id, &commit);
                 }
@@ -264,6 +275,16 @@ impl Batch<'_> {
         }
     }
 
+    /// It depends on values that are on the disk.
+    fn read_and_stage(&self, space: &Space, txn: &Txn, mut warm: Warm, mut staging: Staging) -> Result<Staging> {
+        for _ in 0..READS_MAX {
+            let Staging::Needs(needs) = staging else { break };
+            needs.read(&mut warm)?;
+            staging = space.view.write().stage(txn, &warm)?;
+        }
+        Ok(staging)
+    }
+
     fn create(&mut self, name: &str) -> Result<Answer> {
         let made = self.created.iter().find(|space| space.name == name).cloned();
         if let Some(space) = made.or_else(|| self.engine.space(name)) {
@@ -273,14 +294,9 @@ impl Batch<'_> {
             return Err(Error::NoSpace(format!("{SPACES_MAX} keyspaces are there")));
         }
         *self.last_space += 1;
-        let space = Arc::new(Space {
-            id: SpaceId(*self.last_space),
-            name: name.to_owned(),
-            view: View::new(Index::new(self.engine.limits)),
-            last_frame: 0.into(),
-            snapshot_frame: 0.into(),
-            snapshot_bytes: 0.into(),
-        });
+        let mut index = Index::new(self.engine.limits);
+        index.share_memory(self.engine.memory.clone());
+        let space = Arc::new(Space::new(SpaceId(*self.last_space), name.to_owned(), index));
         record::put_created(self.frame, space.id, name);
         self.created.push(space.clone());
         Ok(Answer::Created(space))

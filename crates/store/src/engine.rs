@@ -11,13 +11,21 @@ use std::{
     time::Duration,
 };
 
-use keyspace::{Error, Granted, LeaseId, Result, Revision, Txn, Txned, index::Limits, view::View};
+use bytes::Bytes;
+use keyspace::{
+    Error, Granted, LeaseId, Result, Revision, Txn, Txned,
+    index::{Index, Limits},
+    values::{Memory, Warm},
+    view::View,
+};
 use tokio::sync::oneshot;
 use world::World;
 
 use crate::{
+    apart::SpaceFiles,
     committer::{self, Committer},
     record::SpaceId,
+    store::ValueOptions,
 };
 
 /// Writes that wait for a commit. A commit takes a millisecond; more than this is an overload that must be told.
@@ -37,9 +45,28 @@ pub(crate) struct Space {
     /// Everything up to this frame is in its snapshot.
     pub snapshot_frame: AtomicU64,
     pub snapshot_bytes: AtomicU64,
+    pub values_bytes: AtomicU64,
+    pub files: Mutex<SpaceFiles>,
+    /// Where the look for cold values goes on.
+    pub hand: Mutex<Option<Bytes>>,
 }
 
 impl Space {
+    /// One that is not on the disk yet.
+    pub fn new(id: SpaceId, name: String, index: Index) -> Space {
+        Space {
+            id,
+            name,
+            view: View::new(index),
+            last_frame: 0.into(),
+            snapshot_frame: 0.into(),
+            snapshot_bytes: 0.into(),
+            values_bytes: 0.into(),
+            files: Mutex::default(),
+            hand: Mutex::default(),
+        }
+    }
+
     pub fn is_ahead_of_its_snapshot(&self) -> bool {
         self.last_frame.load(Ordering::Acquire) > self.snapshot_frame.load(Ordering::Acquire)
     }
@@ -59,8 +86,12 @@ impl Spaces {
 }
 
 pub(crate) enum Work {
-    Txn(Txn),
-    Grant { id: Option<LeaseId>, ttl: Duration },
+    /// With what was read for it already.
+    Txn(Txn, Warm),
+    Grant {
+        id: Option<LeaseId>,
+        ttl: Duration,
+    },
     Revoke(LeaseId),
     Compact(Revision),
 }
@@ -108,12 +139,14 @@ pub(crate) struct Engine {
     pub limits: Limits,
     pub segment_bytes: u64,
     pub checkpoint_bytes: u64,
+    pub values: ValueOptions,
+    pub memory: Arc<Memory>,
     pub spaces: RwLock<Spaces>,
     queue: Mutex<Queue>,
     queued: Condvar,
     pub committer: Mutex<Committer>,
     failed: Mutex<Option<Error>>,
-    pub checkpoints: Checkpoints,
+    pub checkpoints: Arc<Checkpoints>,
     pub sizes: Sizes,
 }
 
@@ -130,8 +163,16 @@ pub(crate) struct Checkpoints {
     pub due_at_bytes: AtomicU64,
     pub running: Mutex<()>,
     pub stopping: AtomicBool,
-    asked: Mutex<bool>,
+    asked: Mutex<Asked>,
     ask: Condvar,
+}
+
+/// What the thread behind the committer is asked for.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Asked {
+    pub checkpoint: bool,
+    /// Room in memory for values that are read again and again.
+    pub room: bool,
 }
 
 impl Checkpoints {
@@ -146,7 +187,12 @@ impl Checkpoints {
     }
 
     pub fn ask(&self) {
-        *lock(&self.asked) = true;
+        lock(&self.asked).checkpoint = true;
+        self.ask.notify_one();
+    }
+
+    pub fn ask_for_room(&self) {
+        lock(&self.asked).room = true;
         self.ask.notify_one();
     }
 
@@ -157,15 +203,16 @@ impl Checkpoints {
         self.ask.notify_one();
     }
 
-    /// False when the store stops.
-    pub fn wait(&self) -> bool {
+    /// `None` when the store stops.
+    pub fn wait(&self) -> Option<Asked> {
         let mut asked = lock(&self.asked);
         loop {
             if self.stopping.load(Ordering::Acquire) {
-                return false;
+                return None;
             }
-            if std::mem::take(&mut *asked) {
-                return true;
+            let now = std::mem::take(&mut *asked);
+            if now.checkpoint || now.room {
+                return Some(now);
             }
             asked = self.ask.wait(asked).unwrap_or_else(PoisonError::into_inner);
         }
@@ -187,14 +234,25 @@ impl Engine {
         spaces: Spaces,
         committer: Committer,
         look_at: Option<Duration>,
-        due_at_bytes: u64,
+        is_due: bool,
     ) -> Engine {
+        let checkpoint_bytes = options.checkpoint_bytes.min(options.values.unsaved_bytes_max());
+        let due_at_bytes = if is_due { 0 } else { checkpoint_bytes };
+        let checkpoints = Arc::new(Checkpoints::new(due_at_bytes));
+        let asking = checkpoints.clone();
+        let memory = Memory::new(options.values.memory_bytes, Box::new(move || asking.ask_for_room()));
+        let memory = Arc::new(memory);
+        for space in spaces.by_id.values() {
+            space.view.write().share_memory(memory.clone());
+        }
         Engine {
             dir: options.dir.clone(),
             world: options.world.clone(),
             limits: options.limits,
             segment_bytes: options.segment_bytes,
-            checkpoint_bytes: options.checkpoint_bytes,
+            checkpoint_bytes,
+            values: options.values,
+            memory,
             spaces: RwLock::new(spaces),
             queue: Mutex::new(Queue {
                 look_at,
@@ -203,7 +261,7 @@ impl Engine {
             queued: Condvar::new(),
             committer: Mutex::new(committer),
             failed: Mutex::default(),
-            checkpoints: Checkpoints::new(due_at_bytes),
+            checkpoints,
             sizes: Sizes::default(),
         }
     }

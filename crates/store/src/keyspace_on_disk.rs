@@ -1,6 +1,7 @@
 //! One keyspace of a store: reads from its index, writes through the committer.
 
 use std::{
+    ops::Bound,
     sync::{Arc, atomic::Ordering},
     thread,
     time::Duration,
@@ -8,8 +9,8 @@ use std::{
 
 use async_trait::async_trait;
 use keyspace::{
-    Error, Granted, Keyspace, LeaseId, LeaseState, Local, Op, Options, Range, Ranged, Result, Revision, Storage, Txn,
-    Txned, Watch, WatchStream, check, view::View,
+    Error, Granted, Keyspace, LeaseId, LeaseState, Local, Op, Options, Previous, Range, Ranged, Result, Revision,
+    Storage, Txn, Txned, Watch, WatchStream, check, values::Warm, view::View,
 };
 use tokio::sync::oneshot;
 
@@ -30,6 +31,19 @@ impl DiskKeyspace {
             .await
     }
 
+    /// Values of many keys are read before the transaction's turn, so that nobody else waits for that. The committer reads
+    /// what is still lacking then.
+    fn read_ahead(&self, txn: &Txn) -> Result<Warm> {
+        let mut warm = Warm::default();
+        if tells_many(txn) && self.space.view.read().values().is_some() {
+            let needs = self.space.view.read().needs(txn, &warm)?;
+            if let Some(needs) = needs {
+                needs.read(&mut warm)?;
+            }
+        }
+        Ok(warm)
+    }
+
     fn now(&self) -> Duration {
         self.engine.world.clock.monotonic()
     }
@@ -47,6 +61,19 @@ fn bytes(txn: &Txn) -> usize {
         })
         .sum();
     OVERHEAD_BYTES + ops
+}
+
+/// Whether values of more than a few keys may be told by it.
+fn tells_many(txn: &Txn) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|op| match op {
+        Op::Range(Range { keys, .. })
+        | Op::Delete {
+            keys,
+            previous: Previous::Return,
+        } => !matches!(&keys.end, Bound::Included(end) if *end == keys.start),
+        Op::Txn(nested) => tells_many(nested),
+        Op::Put(_) | Op::Delete { .. } => false,
+    })
 }
 
 fn unexpected(answer: Answer) -> Error {
@@ -111,7 +138,8 @@ impl Local for DiskKeyspace {
 
     async fn checked_txn(&self, txn: Txn, options: Options) -> Result<Txned> {
         let bytes = bytes(&txn);
-        match self.submit(Work::Txn(txn), bytes, options.timeout).await? {
+        let warm = self.read_ahead(&txn)?;
+        match self.submit(Work::Txn(txn, warm), bytes, options.timeout).await? {
             Answer::Txned(answer) => Ok(answer),
             other => Err(unexpected(other)),
         }
@@ -135,7 +163,7 @@ impl Local for DiskKeyspace {
             .engine
             .all_spaces()
             .iter()
-            .map(|space| space.snapshot_bytes.load(Ordering::Relaxed))
+            .map(|space| space.snapshot_bytes.load(Ordering::Relaxed) + space.values_bytes.load(Ordering::Relaxed))
             .sum();
         Storage {
             size_bytes: snapshots + sizes.log_bytes.load(Ordering::Relaxed),
@@ -151,7 +179,7 @@ impl Local for DiskKeyspace {
         let spawned = thread::Builder::new()
             .name("store-defragment".to_owned())
             .spawn(move || {
-                let _ = done.send(checkpoint::checkpoint(&engine));
+                let _ = done.send(checkpoint::defragment(&engine));
             });
         let failed = |error: std::io::Error| Error::Unavailable(format!("no snapshot could be made: {error}"));
         spawned.map_err(failed)?;

@@ -103,7 +103,7 @@ pub(crate) fn item(reader: &mut Reader<'_>, revision: Revision) -> Result<KeyVal
     })
 }
 
-fn before(revision: Revision, distance: u64) -> Result<Revision, Malformed> {
+pub(crate) fn before(revision: Revision, distance: u64) -> Result<Revision, Malformed> {
     let earlier = revision.0.checked_sub(distance);
     earlier.map(Revision).ok_or(Malformed("a revision is below 0"))
 }

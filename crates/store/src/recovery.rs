@@ -9,13 +9,11 @@ use std::{
     time::Duration,
 };
 
-use keyspace::{
-    index::{Index, Limits},
-    view::View,
-};
+use keyspace::index::{Index, Limits};
 use world::{Disk, World};
 
 use crate::{
+    apart::SpaceFiles,
     checkpoint::UNFINISHED,
     codec::{Malformed, Reader},
     engine::{Space, Spaces},
@@ -25,6 +23,8 @@ use crate::{
     segment::{self, BadHeader, FORMAT_VERSION, HEADER_BYTES, Header},
     snapshot::{self, Name, ReadError},
     store::StoreOptions,
+    value_file::{self, OpenFileError, ValueFile},
+    values::Files,
 };
 
 pub(crate) struct Recovered {
@@ -42,6 +42,7 @@ struct Loaded {
     last_frame: u64,
     snapshot_frame: u64,
     snapshot_bytes: u64,
+    files: SpaceFiles,
 }
 
 struct Recovery<'a> {
@@ -74,13 +75,14 @@ pub(crate) fn recover(options: &StoreOptions) -> Result<Recovered, OpenError> {
     let files = recovery.segments(&numbers)?;
     let unfinished = names.iter().filter(|name| name.ends_with(UNFINISHED));
     recovery.to_remove.extend(unfinished.map(|name| dir.join(name)));
+    recovery.forget_values(&names);
     recovery.clean().map_err(OpenError::io(dir))?;
     recovery.finish(files, options.room_bytes)
 }
 
 /// The files of the log that stay.
 #[derive(Default)]
-struct Files {
+struct LogFiles {
     first: Option<u64>,
     last: u64,
     bytes: u64,
@@ -110,7 +112,7 @@ impl Recovery<'_> {
                 continue;
             }
             let file = self.world.disk.open(&path).map_err(OpenError::io(&path))?;
-            let read = snapshot::read(file.as_ref()).map_err(|error| match error {
+            let read = snapshot::read(file.as_ref(), self.limits, self.now).map_err(|error| match error {
                 ReadError::Io(source) => OpenError::Io {
                     path: path.clone(),
                     source,
@@ -118,20 +120,65 @@ impl Recovery<'_> {
                 ReadError::Other(found) => other_format(&path, found),
                 ReadError::Damaged { offset, what } => self.corrupt(&path, offset, what),
             })?;
+            let files = self.values(name.space, &read.files, names)?;
             let loaded = Loaded {
-                name: read.name.clone(),
-                index: index(self.limits, self.now, read),
+                name: read.name,
+                index: read.loader.finish(Some(files.files.clone())),
                 last_frame: name.sequence,
                 snapshot_frame: name.sequence,
                 snapshot_bytes: file.size().map_err(OpenError::io(&path))?,
+                files,
             };
             self.spaces.insert(name.space, loaded);
         }
         Ok(())
     }
 
-    fn segments(&mut self, numbers: &[u64]) -> Result<Files, OpenError> {
+    /// The files of values that a snapshot leads to. What is in them is looked at when it is read.
+    fn values(
+        &self,
+        space: SpaceId,
+        named: &[snapshot::FileOfValues],
+        names: &[String],
+    ) -> Result<SpaceFiles, OpenError> {
         let mut files = Files::default();
+        for file in named {
+            let name = value_file::Name {
+                space,
+                number: file.number,
+            };
+            let path = self.dir.join(name.file());
+            let opened = ValueFile::open(self.dir, self.world, name, file.nonce, file.bytes);
+            files.insert(opened.map_err(|error| match error {
+                OpenFileError::Io(source) => OpenError::Io { path, source },
+                OpenFileError::Header(BadHeader::Other(found)) => other_format(&path, found),
+                OpenFileError::Header(BadHeader::Damaged) => self.corrupt(path, 0, "its header is damaged"),
+                OpenFileError::Other => self.corrupt(path, 0, "it is not the file that the snapshot leads to"),
+                OpenFileError::CutShort => self.corrupt(path, file.bytes, "it is cut short"),
+            })?);
+        }
+        let found = names.iter().filter_map(|name| value_file::Name::parse(name));
+        let numbers = found.filter(|name| name.space == space).map(|name| name.number);
+        Ok(SpaceFiles {
+            files: Arc::new(files),
+            last_number: numbers.max().unwrap_or(0),
+            ..SpaceFiles::default()
+        })
+    }
+
+    /// Files of values that no snapshot leads to: their checkpoint never came to its end.
+    fn forget_values(&mut self, names: &[String]) {
+        for name in names.iter().filter_map(|name| value_file::Name::parse(name)) {
+            let files = self.spaces.get(&name.space).map(|loaded| &loaded.files.files);
+            let is_named = files.is_some_and(|files| files.all().any(|file| file.name == name));
+            if !is_named {
+                self.to_remove.push(self.dir.join(name.file()));
+            }
+        }
+    }
+
+    fn segments(&mut self, numbers: &[u64]) -> Result<LogFiles, OpenError> {
+        let mut files = LogFiles::default();
         if numbers.is_empty() && !self.spaces.is_empty() {
             return Err(self.corrupt("", 0, "there are snapshots and no log"));
         }
@@ -213,6 +260,7 @@ impl Recovery<'_> {
                     last_frame: sequence,
                     snapshot_frame: 0,
                     snapshot_bytes: 0,
+                    files: SpaceFiles::default(),
                 });
                 continue;
             }
@@ -261,7 +309,7 @@ impl Recovery<'_> {
         disk.sync_dir(self.dir)
     }
 
-    fn finish(self, files: Files, room_bytes: usize) -> Result<Recovered, OpenError> {
+    fn finish(self, files: LogFiles, room_bytes: usize) -> Result<Recovered, OpenError> {
         let last_space = self.spaces.keys().last().map_or(0, |id| id.0);
         let look_at = (self.spaces.values())
             .filter_map(|loaded| loaded.index.next_lease_expiry())
@@ -270,12 +318,12 @@ impl Recovery<'_> {
         for (id, mut loaded) in self.spaces {
             while loaded.index.prune(usize::MAX) {}
             spaces.insert(Arc::new(Space {
-                id,
-                name: loaded.name,
-                view: View::new(loaded.index),
                 last_frame: loaded.last_frame.into(),
                 snapshot_frame: loaded.snapshot_frame.into(),
                 snapshot_bytes: loaded.snapshot_bytes.into(),
+                values_bytes: loaded.files.files.bytes().into(),
+                files: loaded.files.into(),
+                ..Space::new(id, loaded.name, loaded.index)
             }));
         }
         // Never on in an old file: its end is known to be good now, and stays so.
@@ -307,20 +355,4 @@ fn other_format(path: &Path, found: u32) -> OpenError {
         found,
         known: FORMAT_VERSION,
     }
-}
-
-fn index(limits: Limits, now: Duration, read: snapshot::Read) -> Index {
-    let mut index = Index::restored(limits, read.base, read.leases, now, read.items);
-    if let Some(commit) = read.base_commit {
-        index.remember(Arc::new(commit));
-    }
-    for (revision, changes) in read.commits {
-        index.replay(revision, changes);
-        index.publish();
-    }
-    index.advance(read.revision);
-    index.publish();
-    // Whatever the limits did, this much was compacted for good.
-    let _ = index.compact(read.compacted);
-    index
 }

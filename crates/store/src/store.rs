@@ -38,7 +38,42 @@ pub struct StoreOptions {
     /// Room that is made in the log before it is needed: a sync of bytes that a file had already is only that of the
     /// bytes, and not also of its size and of where its blocks are.
     pub room_bytes: usize,
+    pub values: ValueOptions,
     pub commits: Commits,
+}
+
+/// Which values are kept in memory, and which only on the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ValueOptions {
+    /// What values may take of the memory, of all keyspaces together. Those that were not asked for lately go first. It
+    /// can be gone beyond by what was written since the last checkpoint.
+    pub memory_bytes: usize,
+    /// Values up to this length always stay in memory: without them a key would hardly take less.
+    pub apart_bytes_min: usize,
+    /// A keyspace that takes less stays in memory and in its snapshot as a whole.
+    pub keyspace_bytes_min: usize,
+    /// A file of values is ended at this size. It is rewritten as a whole.
+    pub file_bytes: u64,
+}
+
+impl Default for ValueOptions {
+    fn default() -> ValueOptions {
+        ValueOptions {
+            memory_bytes: 1 << 30,
+            apart_bytes_min: 128,
+            keyspace_bytes_min: 1 << 20,
+            file_bytes: 128 << 20,
+        }
+    }
+}
+
+impl ValueOptions {
+    /// What is written stays in memory until a checkpoint has given it its place on the disk.
+    pub(crate) fn unsaved_bytes_max(&self) -> u64 {
+        /// Less is not worth a checkpoint.
+        const UNSAVED_BYTES_MIN: u64 = 16 << 20;
+        (self.memory_bytes as u64 / 2).max(UNSAVED_BYTES_MIN)
+    }
 }
 
 impl StoreOptions {
@@ -50,6 +85,7 @@ impl StoreOptions {
             segment_bytes: 64 << 20,
             checkpoint_bytes: 128 << 20,
             room_bytes: 256 << 10,
+            values: ValueOptions::default(),
             commits: Commits::OwnThread,
         }
     }
@@ -113,9 +149,8 @@ impl Store {
             look_at,
             files,
         } = recovered;
-        let due_at_bytes = if files > FILES_MAX { 0 } else { options.checkpoint_bytes };
         let committer = Committer::new(log, last_space);
-        let engine = Arc::new(Engine::new(&options, spaces, committer, look_at, due_at_bytes));
+        let engine = Arc::new(Engine::new(&options, spaces, committer, look_at, files > FILES_MAX));
         let mut store = Store {
             engine,
             threads: Vec::new(),
@@ -168,7 +203,7 @@ impl Store {
 
     /// A keyspace as somebody else kept it, in place of a fresh one. Durable when this returns; blocks until then. Nobody
     /// may use the keyspace meanwhile.
-    pub async fn load(&self, name: &str, index: Index) -> Result<()> {
+    pub async fn load(&self, name: &str, mut index: Index) -> Result<()> {
         self.keyspace(name).await?;
         let space = self
             .engine
@@ -183,6 +218,7 @@ impl Store {
             self.engine.look_no_later_than(at);
         }
         let replaced = Error::Unavailable("the keyspace was restored from a snapshot".into());
+        index.share_memory(self.engine.memory.clone());
         space.view.replace(index, replaced);
         self.checkpoint()
             .map_err(|error| Error::NoSpace(format!("the snapshot can't be written: {error}")))
@@ -213,6 +249,11 @@ impl Store {
     /// Writes snapshots and cuts the log, now. Blocks.
     pub fn checkpoint(&self) -> std::io::Result<()> {
         checkpoint::checkpoint(&self.engine)
+    }
+
+    /// Bytes of values that are in memory.
+    pub fn resident(&self) -> usize {
+        self.engine.memory.used()
     }
 }
 

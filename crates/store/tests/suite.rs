@@ -222,19 +222,19 @@ async fn another_format_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = ten_commits(dir.path()).await;
     let mut bytes = fs::read(&file).unwrap();
-    bytes[8] = 3;
+    bytes[8] = 4;
     fs::write(&file, bytes).unwrap();
 
     let error = open(dir.path()).err().unwrap();
 
     assert!(
-        matches!(error, OpenError::OtherFormat { found: 3, known: 2, .. }),
+        matches!(error, OpenError::OtherFormat { found: 4, known: 3, .. }),
         "{error}"
     );
 }
 
 #[tokio::test]
-async fn a_torn_end_is_cut_and_damage_before_it_is_refused() {
+async fn e05_a_torn_end_is_cut_and_damage_before_it_is_refused() {
     let whole = tempfile::tempdir().unwrap();
     let file = ten_commits(whole.path()).await;
     let good = fs::read(&file).unwrap();
@@ -280,7 +280,7 @@ async fn a_torn_end_is_cut_and_damage_before_it_is_refused() {
 }
 
 #[tokio::test]
-async fn a_missing_file_of_the_log_is_refused() {
+async fn e05_a_missing_file_of_the_log_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     for _ in 0..3 {
         ten_commits(dir.path()).await;
@@ -295,7 +295,7 @@ async fn a_missing_file_of_the_log_is_refused() {
 }
 
 #[tokio::test]
-async fn a_damaged_snapshot_is_refused() {
+async fn e05_a_damaged_snapshot_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).unwrap();
     let a = store.keyspace("a").await.unwrap();

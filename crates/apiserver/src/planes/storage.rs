@@ -43,8 +43,11 @@ pub(crate) fn refuse(error: Error) -> Status {
             status
         }
         Error::Unknown(_) => Status::new(Reason::Timeout, error.to_string()),
-        Error::Invalid(_) | Error::NoLease(_) | Error::LeaseExists(_) | Error::NoSpace(_) | Error::Failed(_) => {
-            Status::new(Reason::InternalError, error.to_string())
-        }
+        Error::Invalid(_)
+        | Error::NoLease(_)
+        | Error::LeaseExists(_)
+        | Error::NoSpace(_)
+        | Error::Damaged(_)
+        | Error::Failed(_) => Status::new(Reason::InternalError, error.to_string()),
     }
 }

@@ -68,7 +68,7 @@ mod tests {
             bucket("large", large.clone()),
             bucket("many", many.clone()),
         ]);
-        let file: Vec<u8> = plan.chunks(1000).flatten().collect();
+        let file: Vec<u8> = plan.chunks(1000).flat_map(|chunk| chunk.unwrap()).collect();
         assert_eq!(file.len() as u64, plan_len(&file));
 
         let reader = Reader::open(file.into()).unwrap();
@@ -96,7 +96,10 @@ mod tests {
         let items = (0..300_u64)
             .map(|at| (at.to_be_bytes().to_vec(), vec![7; 50]))
             .collect();
-        let file: Vec<u8> = Plan::of(vec![bucket("key", items)]).chunks(4096).flatten().collect();
+        let file: Vec<u8> = Plan::of(vec![bucket("key", items)])
+            .chunks(4096)
+            .flat_map(|chunk| chunk.unwrap())
+            .collect();
         for at in (0..file.len()).step_by(13) {
             for bit in [0x01, 0x80] {
                 let mut bad = file.clone();

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use keyspace::Error;
 
 use super::{
     BRANCH, BRANCH_ELEMENT_BYTES, FREE_LIST, IS_BUCKET, LEAF, LEAF_ELEMENT_BYTES, MAGIC, META, META_BYTES, PAGE_BYTES,
@@ -18,7 +19,8 @@ pub trait Items: Send {
 
     fn put_key(&self, at: usize, out: &mut BytesMut);
 
-    fn put_value(&self, at: usize, out: &mut BytesMut);
+    /// Fails if it can't be read.
+    fn put_value(&self, at: usize, out: &mut BytesMut) -> Result<(), Error>;
 }
 
 impl Items for Vec<(Bytes, Bytes)> {
@@ -34,8 +36,9 @@ impl Items for Vec<(Bytes, Bytes)> {
         out.put_slice(&self[at].0);
     }
 
-    fn put_value(&self, at: usize, out: &mut BytesMut) {
+    fn put_value(&self, at: usize, out: &mut BytesMut) -> Result<(), Error> {
         out.put_slice(&self[at].1);
+        Ok(())
     }
 }
 
@@ -108,24 +111,34 @@ impl Plan {
         self.pages * PAGE_BYTES as u64
     }
 
-    /// The file, in pieces of that size.
-    pub fn chunks(self, bytes: usize) -> impl Iterator<Item = Bytes> + Send {
+    /// The file, in pieces of that size. Nothing comes after an error.
+    pub fn chunks(self, bytes: usize) -> impl Iterator<Item = Result<Bytes, Error>> + Send {
         let mut buffer = BytesMut::new();
         let mut step = Step::Front;
         std::iter::from_fn(move || {
-            while buffer.len() < bytes && self.write(&mut step, &mut buffer) {}
+            while buffer.len() < bytes {
+                match self.write(&mut step, &mut buffer) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => {
+                        step = Step::End;
+                        buffer.clear();
+                        return Some(Err(error));
+                    }
+                }
+            }
             let piece = bytes.min(buffer.len());
-            (piece > 0).then(|| buffer.split_to(piece).freeze())
+            (piece > 0).then(|| Ok(buffer.split_to(piece).freeze()))
         })
     }
 
     /// The next node; false at the end.
-    fn write(&self, step: &mut Step, out: &mut BytesMut) -> bool {
+    fn write(&self, step: &mut Step, out: &mut BytesMut) -> Result<bool, Error> {
         match *step {
             Step::Front => {
-                self.meta(0, out);
-                self.meta(1, out);
-                page(self.free_list, FREE_LIST, 0, 1, out, |_| {});
+                self.meta(0, out)?;
+                self.meta(1, out)?;
+                page(self.free_list, FREE_LIST, 0, 1, out, |_| Ok(()))?;
                 *step = Step::Node {
                     tree: 0,
                     level: 0,
@@ -134,9 +147,9 @@ impl Plan {
             }
             Step::Node { tree, level, node } => {
                 let Some(levels) = self.trees.get(tree).map(|tree| &tree.levels) else {
-                    self.root(out);
+                    self.root(out)?;
                     *step = Step::End;
-                    return true;
+                    return Ok(true);
                 };
                 let Some(nodes) = levels.get(level) else {
                     *step = Step::Node {
@@ -144,7 +157,7 @@ impl Plan {
                         level: 0,
                         node: 0,
                     };
-                    return true;
+                    return Ok(true);
                 };
                 let Some(this) = nodes.get(node) else {
                     *step = Step::Node {
@@ -152,12 +165,12 @@ impl Plan {
                         level: level + 1,
                         node: 0,
                     };
-                    return true;
+                    return Ok(true);
                 };
                 let items = self.buckets[tree].items.as_ref();
                 match level.checked_sub(1) {
-                    None => leaf(this, items, out),
-                    Some(below) => branch(this, &levels[below], items, out),
+                    None => leaf(this, items, out)?,
+                    Some(below) => branch(this, &levels[below], items, out)?,
                 }
                 *step = Step::Node {
                     tree,
@@ -165,12 +178,12 @@ impl Plan {
                     node: node + 1,
                 };
             }
-            Step::End => return false,
+            Step::End => return Ok(false),
         }
-        true
+        Ok(true)
     }
 
-    fn meta(&self, number: u64, out: &mut BytesMut) {
+    fn meta(&self, number: u64, out: &mut BytesMut) -> Result<(), Error> {
         let mut meta = BytesMut::with_capacity(META_BYTES);
         meta.put_u32_le(MAGIC);
         meta.put_u32_le(VERSION);
@@ -184,11 +197,14 @@ impl Plan {
         meta.put_u64_le(number + 1);
         let sum = fnv1a(&meta);
         meta.put_u64_le(sum);
-        page(number, META, 0, 1, out, |out| out.put_slice(&meta));
+        page(number, META, 0, 1, out, |out| {
+            out.put_slice(&meta);
+            Ok(())
+        })
     }
 
     /// The bucket of buckets.
-    fn root(&self, out: &mut BytesMut) {
+    fn root(&self, out: &mut BytesMut) -> Result<(), Error> {
         let named: Vec<(Bytes, Bytes)> = (self.buckets.iter().zip(&self.trees))
             .map(|(bucket, tree)| {
                 let root = tree
@@ -206,7 +222,7 @@ impl Plan {
             of: 0..named.len(),
             first: 0,
         };
-        elements(&node, IS_BUCKET, &named, out);
+        elements(&node, IS_BUCKET, &named, out)
     }
 }
 
@@ -257,11 +273,11 @@ fn level(count: usize, size: impl Fn(usize) -> usize, first: impl Fn(usize) -> u
     }
 }
 
-fn leaf(node: &Node, items: &dyn Items, out: &mut BytesMut) {
-    elements(node, 0, items, out);
+fn leaf(node: &Node, items: &dyn Items, out: &mut BytesMut) -> Result<(), Error> {
+    elements(node, 0, items, out)
 }
 
-fn elements(node: &Node, flags: u32, items: &dyn Items, out: &mut BytesMut) {
+fn elements(node: &Node, flags: u32, items: &dyn Items, out: &mut BytesMut) -> Result<(), Error> {
     page(node.page, LEAF, node.of.len(), node.pages, out, |out| {
         let mut position = node.of.len() * LEAF_ELEMENT_BYTES;
         for at in node.of.clone() {
@@ -275,12 +291,13 @@ fn elements(node: &Node, flags: u32, items: &dyn Items, out: &mut BytesMut) {
         }
         for at in node.of.clone() {
             items.put_key(at, out);
-            items.put_value(at, out);
+            items.put_value(at, out)?;
         }
-    });
+        Ok(())
+    })
 }
 
-fn branch(node: &Node, below: &[Node], items: &dyn Items, out: &mut BytesMut) {
+fn branch(node: &Node, below: &[Node], items: &dyn Items, out: &mut BytesMut) -> Result<(), Error> {
     page(node.page, BRANCH, node.of.len(), node.pages, out, |out| {
         let mut position = node.of.len() * BRANCH_ELEMENT_BYTES;
         for child in &below[node.of.clone()] {
@@ -294,16 +311,25 @@ fn branch(node: &Node, below: &[Node], items: &dyn Items, out: &mut BytesMut) {
         for child in &below[node.of.clone()] {
             items.put_key(child.first, out);
         }
-    });
+        Ok(())
+    })
 }
 
-fn page(id: u64, flags: u16, count: usize, pages: u64, out: &mut BytesMut, body: impl FnOnce(&mut BytesMut)) {
+fn page(
+    id: u64,
+    flags: u16,
+    count: usize,
+    pages: u64,
+    out: &mut BytesMut,
+    body: impl FnOnce(&mut BytesMut) -> Result<(), Error>,
+) -> Result<(), Error> {
     let end = out.len() + pages as usize * PAGE_BYTES;
     out.put_u64_le(id);
     out.put_u16_le(flags);
     out.put_u16_le(count as u16);
     out.put_u32_le((pages - 1) as u32);
-    body(out);
+    body(out)?;
     debug_assert!(out.len() <= end);
     out.resize(end, 0);
+    Ok(())
 }

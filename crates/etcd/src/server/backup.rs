@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use keyspace::{
-    Granted, KeyValue, LeaseId, Revision,
+    Error, Granted, KeyValue, LeaseId, Revision,
     index::{
         Change, Index, Item, Limits,
         records::{Record, Records},
@@ -34,37 +34,49 @@ struct WireLease {
     remaining_ttl: i64,
 }
 
-/// The bucket `key`, made as it is written.
-struct Keys(Vec<Record>);
+/// The bucket `key`, made as it is written: cold values are read one after another.
+struct Keys(Records);
 
 impl Keys {
-    fn value(&self, at: usize) -> mvccpb::KeyValue {
-        record_value(&self.0[at].key, &self.0[at].kv)
+    fn record(&self, at: usize) -> &Record {
+        &self.0.records[at]
     }
 }
 
 impl Items for Keys {
     fn count(&self) -> usize {
-        self.0.len()
+        self.0.records.len()
     }
 
     fn sizes(&self, at: usize) -> (usize, usize) {
-        (17 + usize::from(self.0[at].kv.is_none()), self.value(at).encoded_len())
+        /// Of the field `value`.
+        const TAG: u32 = 5;
+        let record = self.record(at);
+        let mut known = record_value(&record.key, record.known());
+        known.value = Bytes::new();
+        let value = match record.value_bytes() {
+            0 => 0,
+            bytes => prost::encoding::key_len(TAG) + prost::encoding::encoded_len_varint(bytes as u64) + bytes,
+        };
+        (17 + usize::from(record.is_deletion()), known.encoded_len() + value)
     }
 
     fn put_key(&self, at: usize, out: &mut BytesMut) {
-        let record = &self.0[at];
-        out.put_slice(&record_key(record.revision, record.sub, record.kv.is_none()));
+        let record = self.record(at);
+        out.put_slice(&record_key(record.revision, record.sub, record.is_deletion()));
     }
 
-    fn put_value(&self, at: usize, out: &mut BytesMut) {
-        self.value(at).encode_raw(out);
+    fn put_value(&self, at: usize, out: &mut BytesMut) -> Result<(), Error> {
+        let record = self.record(at);
+        record_value(&record.key, self.0.kv(record)?.as_ref()).encode_raw(out);
+        Ok(())
     }
 }
 
 /// All of a member as etcd's database file.
 pub(super) fn file(member: &Member) -> Plan {
-    let Records { pinned, records } = member.view().records(None);
+    let records = member.view().records(None);
+    let pinned = &records.pinned;
     let state = member.meta.state().clone();
     let commits = member.keyspace.storage().commits.max(1);
     let itself = member.itself();

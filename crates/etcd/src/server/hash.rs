@@ -1,6 +1,6 @@
 //! HashKV: a checksum of all that was not compacted, equal to etcd's bit for bit (`storage/mvcc/hash.go`).
 
-use keyspace::{Revision, index::records::Records};
+use keyspace::{Error, Revision, index::records::Records};
 use prost::Message;
 
 use super::answers::key_value;
@@ -22,7 +22,7 @@ pub fn record_key(revision: Revision, sub: u32, deletion: bool) -> Vec<u8> {
 }
 
 /// A record's value in etcd's database.
-pub fn record_value(key: &bytes::Bytes, kv: &Option<keyspace::KeyValue>) -> mvccpb::KeyValue {
+pub fn record_value(key: &bytes::Bytes, kv: Option<&keyspace::KeyValue>) -> mvccpb::KeyValue {
     match kv {
         Some(kv) => key_value(kv.clone()),
         None => mvccpb::KeyValue {
@@ -32,24 +32,24 @@ pub fn record_value(key: &bytes::Bytes, kv: &Option<keyspace::KeyValue>) -> mvcc
     }
 }
 
-/// Of records up to the revision that the hash is of.
-pub fn hash(records: &Records) -> u32 {
+/// Of records up to the revision that the hash is of. Blocks while cold values are read, one after another.
+pub fn hash(records: &Records) -> Result<u32, Error> {
     let compacted = records.pinned.compacted;
     // What etcd would keep if it were compacted at that revision: with nothing to keep it hashes all there is.
     let keeps = records
         .records
         .iter()
-        .any(|record| !record.superseded && record.kv.is_some());
+        .any(|record| !record.superseded && !record.is_deletion());
     let mut crc = crc32c::crc32c(BUCKET);
     let mut value = Vec::new();
     for record in &records.records {
-        if record.revision <= compacted && (record.kv.is_none() || keeps && record.superseded) {
+        if record.revision <= compacted && (record.is_deletion() || keeps && record.superseded) {
             continue;
         }
-        crc = crc32c::crc32c_append(crc, &record_key(record.revision, record.sub, record.kv.is_none()));
+        crc = crc32c::crc32c_append(crc, &record_key(record.revision, record.sub, record.is_deletion()));
         value.clear();
-        record_value(&record.key, &record.kv).encode_raw(&mut value);
+        record_value(&record.key, records.kv(record)?.as_ref()).encode_raw(&mut value);
         crc = crc32c::crc32c_append(crc, &value);
     }
-    crc
+    Ok(crc)
 }

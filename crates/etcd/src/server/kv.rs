@@ -77,6 +77,7 @@ impl Member {
     }
 
     pub(super) async fn compact(&self, request: CompactionRequest) -> Result<CompactionResponse, Status> {
+        self.is_sound()?;
         let revision = match u64::try_from(request.revision) {
             // There is nothing before it.
             Ok(0) if self.view().read().compacted() == Revision(0) => None,
@@ -123,6 +124,7 @@ impl Member {
                 return None;
             }
             let piece = state.next();
+            state.member.note(&piece).await;
             state.done |= piece.is_err();
             Some((piece, state))
         })))

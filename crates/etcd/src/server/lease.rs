@@ -18,6 +18,7 @@ use crate::wire::etcdserverpb::{
 
 impl Member {
     pub(super) async fn lease_grant(&self, request: LeaseGrantRequest) -> Result<LeaseGrantResponse, Status> {
+        self.is_sound()?;
         self.has_room()?;
         // Less than the least is raised to it.
         let ttl = Duration::from_secs(u64::try_from(request.ttl).unwrap_or(0));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, stream};
 use keyspace::Revision;
 use sha2::{Digest, Sha256};
 
@@ -122,9 +122,9 @@ impl Member {
                 records.records.clear();
             }
             let revision = wanted.unwrap_or(records.pinned.revision);
-            (hash::hash(&records), records.pinned.compacted, revision)
+            hash::hash(&records).map(|hash| (hash, records.pinned.compacted, revision))
         })
-        .await?;
+        .await??;
         Ok(HashKvResponse {
             header: Some(self.header()),
             hash,
@@ -157,14 +157,34 @@ impl Member {
         };
         let mut chunks = file.chunks(SNAPSHOT_CHUNK_BYTES);
         let mut ended = false;
-        Ok(Box::pin(stream::iter(std::iter::from_fn(move || {
-            if let Some(chunk) = chunks.next() {
-                digest.update(&chunk);
-                return Some(Ok(answer(chunk)));
+        let pieces = std::iter::from_fn(move || {
+            if ended {
+                return None;
             }
-            (!std::mem::replace(&mut ended, true))
-                .then(|| Ok(answer(Bytes::copy_from_slice(&digest.clone().finalize()))))
-        }))))
+            Some(match chunks.next() {
+                Some(Ok(chunk)) => {
+                    digest.update(&chunk);
+                    Ok(answer(chunk))
+                }
+                // What was sent has no end, and is taken for whole by nobody.
+                Some(Err(error)) => {
+                    ended = true;
+                    Err(Status::from(error))
+                }
+                None => {
+                    ended = true;
+                    Ok(answer(Bytes::copy_from_slice(&digest.clone().finalize())))
+                }
+            })
+        });
+        let member = self.clone();
+        Ok(Box::pin(stream::iter(pieces).then(move |piece| {
+            let member = member.clone();
+            async move {
+                member.note(&piece).await;
+                piece
+            }
+        })))
     }
 
     pub(super) fn move_leader(&self, request: &MoveLeaderRequest) -> Result<MoveLeaderResponse, Status> {

@@ -105,11 +105,29 @@ impl Member {
         self.meta.state().alarms.contains(&(kind as i32))
     }
 
-    /// Fails while writes that need room are refused.
-    pub(super) fn has_room(&self) -> Result<(), Status> {
+    /// Fails while all writes are refused, because something that was stored was found damaged.
+    pub(super) fn is_sound(&self) -> Result<(), Status> {
         if self.alarm_is_on(AlarmType::Corrupt) {
             return Err(status::CORRUPT);
         }
+        Ok(())
+    }
+
+    /// Something damaged that is found raises etcd's alarm: until somebody disarms it nothing is written on top of it.
+    pub(super) async fn note<T>(&self, answer: &Result<T, Status>) {
+        if let Err(status) = answer
+            && *status == status::CORRUPT
+            && !self.alarm_is_on(AlarmType::Corrupt)
+        {
+            tracing::error!("stored data is damaged; the alarm CORRUPT stays until it is disarmed");
+            if let Err(error) = self.set_alarm(AlarmType::Corrupt, true).await {
+                tracing::error!(%error, "the alarm CORRUPT can't be raised");
+            }
+        }
+    }
+
+    /// Fails while writes that need room are refused.
+    pub(super) fn has_room(&self) -> Result<(), Status> {
         if self.alarm_is_on(AlarmType::Nospace) {
             return Err(status::NO_SPACE);
         }
@@ -127,6 +145,7 @@ impl Member {
 
     /// The answer comes after the write is durable. A keyspace that is full raises etcd's alarm.
     pub(super) async fn write(&self, txn: Txn) -> Result<Txned, Status> {
+        self.is_sound()?;
         let options = Options {
             timeout: Some(REQUEST_TIMEOUT),
             ..Options::default()

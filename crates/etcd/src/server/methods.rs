@@ -62,6 +62,12 @@ macro_rules! unary {
 
         /// One message in, one out, framed.
         pub async fn call(member: &Arc<Member>, path: &str, message: Bytes, caller: &Caller) -> Result<Bytes, Status> {
+            let answer = answer(member, path, message, caller).await;
+            member.note(&answer).await;
+            answer
+        }
+
+        async fn answer(member: &Arc<Member>, path: &str, message: Bytes, caller: &Caller) -> Result<Bytes, Status> {
             match path {
                 $($path => {
                     let ($member, $caller) = (member, caller);

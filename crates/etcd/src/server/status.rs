@@ -122,6 +122,7 @@ impl From<Error> for Status {
             Error::Unavailable(_) | Error::Failed(_) => STOPPED,
             // Not one of those after which kube-apiserver repeats a write.
             Error::Unknown(_) => TIMEOUT,
+            Error::Damaged(_) => CORRUPT,
         }
     }
 }

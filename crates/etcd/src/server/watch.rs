@@ -48,6 +48,8 @@ pub struct Session {
     timer: Option<BoxFuture<'static, ()>>,
     out: BytesMut,
     end: Option<Status>,
+    /// The alarm that is raised because of the end.
+    alarm: Option<BoxFuture<'static, ()>>,
 }
 
 struct Entry {
@@ -111,6 +113,7 @@ impl Session {
             timer: None,
             out: BytesMut::new(),
             end: None,
+            alarm: None,
         }
     }
 
@@ -318,7 +321,12 @@ impl Session {
                 };
                 self.tell_compacted(response, oldest);
             }
-            Err(error) => self.end = Some(error.into()),
+            Err(error) => {
+                let status = Status::from(error);
+                let (member, found) = (self.member.clone(), Err::<(), _>(status.clone()));
+                self.alarm = Some(Box::pin(async move { member.note(&found).await }));
+                self.end = Some(status);
+            }
         }
     }
 
@@ -466,6 +474,12 @@ impl Stream for Session {
         }
         if !session.out.is_empty() {
             return Poll::Ready(Some(Ok(session.out.split().freeze())));
+        }
+        if let Some(alarm) = &mut session.alarm {
+            if alarm.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            session.alarm = None;
         }
         if let Some(status) = session.end.take() {
             session.requests_ended = true;

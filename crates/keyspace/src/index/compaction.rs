@@ -4,8 +4,8 @@ use std::{ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Commit, Index, Item};
-use crate::{Error, Granted, Result, Revision};
+use super::{Commit, Freed, Index, Kept, Keys, Look};
+use crate::{Error, Granted, Result, Revision, values::Values};
 
 /// Commits whose keys are pruned under one hold of the lock, so that readers never wait for a whole compaction.
 pub const PRUNE_COMMITS_MAX: usize = 1000;
@@ -64,7 +64,11 @@ impl Index {
             return false;
         }
         // The commit at the compacted revision stays: a watch may begin there.
-        self.history.keep_whole(&self.keys, until);
+        let keys = Keys {
+            keys: &self.keys,
+            values: &self.values,
+        };
+        self.history.keep_whole(&keys, until);
         let (due, reached) = self.history.keys(self.pruned, until, commits_max);
         for key in &due {
             self.prune_key(key, until);
@@ -78,11 +82,19 @@ impl Index {
         let Some(versions) = self.keys.get_mut(key) else {
             return;
         };
-        self.bytes -= versions.prune(until);
+        let mut freed = versions.prune(until);
         if versions.is_gone(until) {
-            self.bytes -= key.len() + versions.last().bytes();
+            freed.add(versions.last());
+            freed.bytes += key.len();
             self.keys.remove(key);
         }
+        self.free(freed);
+    }
+
+    pub(super) fn free(&mut self, freed: Freed) {
+        self.bytes -= freed.bytes;
+        self.resident -= freed.resident;
+        self.memory.subtract(freed.resident);
     }
 
     /// Without anyone compacting, history stops growing at its limits.
@@ -104,10 +116,20 @@ impl Index {
         Pinned {
             base,
             compacted: self.compacted,
-            base_commit: self.commits(base, 1).pop().filter(|commit| commit.revision == base),
+            base_commit: self.commit_at(base),
             revision: self.published,
             leases: self.leases.all(),
         }
+    }
+
+    fn commit_at(&self, revision: Revision) -> Option<Arc<Commit>> {
+        let one = Look {
+            commits_max: 1,
+            bytes_max: usize::MAX,
+            keys: None,
+        };
+        let found = self.look(revision, &one).commits.into_iter().next();
+        found.filter(|commit| commit.revision == revision)
     }
 
     /// `base` is that of the pin.
@@ -117,22 +139,43 @@ impl Index {
         }
     }
 
-    /// Keys after `after` as they were at `base`, at most `limit`; the last key looked at is where to go on, `None` at
-    /// the end.
-    pub fn slice(&self, base: Revision, after: Option<&Bytes>, limit: usize) -> (Vec<Item>, Option<Bytes>) {
+    /// All versions of the keys after `after`, of at most `limit` of them; the last key looked at is where to go on, `None`
+    /// at the end. What versions before `base` say can be read by nobody.
+    pub fn slice(&self, after: Option<&Bytes>, limit: usize) -> Slice {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut items = Vec::new();
-        let mut last = None;
+        let mut slice = Slice {
+            keys: Vec::new(),
+            last: None,
+            values: self.values.clone(),
+        };
         for (seen, (key, versions)) in self.keys.range::<Bytes, _>((start, Bound::Unbounded)).enumerate() {
             if seen == limit {
-                return (items, last);
+                slice.last = slice.keys.last().map(|(key, _)| key.clone());
+                return slice;
             }
-            items.extend(versions.at(base).map(|version| Item {
-                kv: version.with_key(key),
-                sub: version.sub,
-            }));
-            last = Some(key.clone());
+            let kept = versions.all().map(|version| version.kept()).collect();
+            // A copy: the first clone of a key costs its index as much again as a pointer.
+            slice.keys.push((Bytes::copy_from_slice(key), kept));
         }
-        (items, None)
+        slice
     }
+}
+
+/// Some keys with all their versions.
+#[derive(Debug)]
+pub struct Slice {
+    pub keys: Vec<(Bytes, Vec<Kept>)>,
+    /// Where to go on; `None` at the end.
+    pub last: Option<Bytes>,
+    pub values: Option<Arc<dyn Values>>,
+}
+
+/// Of versions by age, those that a read at `base` or later can see.
+pub fn readable(versions: &[Kept], base: Revision) -> &[Kept] {
+    let newer = versions.partition_point(|version| version.revision <= base);
+    let first = match newer.checked_sub(1) {
+        Some(at) if versions[at].version > 0 => at,
+        _ => newer,
+    };
+    &versions[first..]
 }

@@ -8,8 +8,12 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Commit, versions::Versions};
-use crate::{Event, Revision};
+use super::{
+    Commit,
+    commit::{EVENT_OVERHEAD_BYTES, Part, PartOf},
+    versions::Versions,
+};
+use crate::{Event, KeyRange, Revision, values::Values};
 
 /// Commits that are kept whole. A watcher that is further behind costs a look at the keys.
 const WHOLE_COMMITS_MAX: usize = 8 << 10;
@@ -93,39 +97,46 @@ impl History {
         }
     }
 
-    /// Commits from `from` to `until`, at most `limit`.
-    pub fn commits(
-        &self,
-        keys: &BTreeMap<Bytes, Versions>,
-        from: Revision,
-        until: Revision,
-        limit: usize,
-    ) -> Vec<Arc<Commit>> {
-        let mut found = Vec::new();
-        found.extend(
-            self.first
-                .iter()
-                .filter(|commit| commit.revision >= from && commit.revision <= until)
-                .cloned(),
-        );
-        let start = self.touched.partition_point(|touched| touched.revision < from);
-        let mut at = start;
-        while found.len() < limit
-            && let Some(touched) = self.touched.get(at).filter(|touched| touched.revision <= until)
+    /// Looks through commits from `from` to `until`.
+    pub fn look(&self, keys: &Keys<'_>, from: Revision, until: Revision, look: &Look<'_>) -> Looked {
+        let mut looking = Looking {
+            look,
+            commits: Vec::new(),
+            seen: 0,
+            bytes: 0,
+        };
+        let first = (self.first.iter()).filter(|commit| commit.revision >= from && commit.revision <= until);
+        for commit in first {
+            looking.take(commit.clone());
+        }
+        let mut at = self.touched.partition_point(|touched| touched.revision < from);
+        while let Some(revision) = self.touched.get(at).map(|touched| touched.revision)
+            && revision <= until
         {
-            let revision = touched.revision;
-            let mut events = Vec::new();
-            while let Some(touched) = self.touched.get(at).filter(|touched| touched.revision == revision) {
-                events.extend(event(keys, touched));
-                at += 1;
+            if looking.is_full() {
+                return looking.stopped_before(revision);
             }
-            found.push(Arc::new(Commit::new(revision, events)));
+            let changes = self.touched.range(at..);
+            let changes = changes.take_while(|touched| touched.revision == revision);
+            let wanted = (changes.clone()).any(|touched| look.keys.is_none_or(|keys| keys.contains(&touched.key)));
+            at += changes.clone().count();
+            looking.seen += 1;
+            if wanted {
+                looking.take(Arc::new(keys.commit(revision, changes)));
+            }
         }
         let start = self.whole.partition_point(|commit| commit.revision < from);
-        let whole = self.whole.range(start..).take_while(|commit| commit.revision <= until);
-        found.extend(whole.take(limit.saturating_sub(found.len())).cloned());
-        found.truncate(limit);
-        found
+        for commit in self.whole.range(start..).take_while(|commit| commit.revision <= until) {
+            if looking.is_full() {
+                return looking.stopped_before(commit.revision);
+            }
+            looking.seen += 1;
+            looking.take(commit.clone());
+        }
+        Looked {
+            commits: looking.commits,
+            through: until,
+        }
     }
 
     /// Revisions and keys of changes after `after` up to `until`, at most `limit` commits; the revision they reach to.
@@ -183,7 +194,7 @@ impl History {
     }
 
     /// Makes the commit at `revision` last without the versions of its keys.
-    pub fn keep_whole(&mut self, keys: &BTreeMap<Bytes, Versions>, revision: Revision) {
+    pub fn keep_whole(&mut self, keys: &Keys<'_>, revision: Revision) {
         if self
             .touched
             .binary_search_by_key(&revision, |touched| touched.revision)
@@ -191,15 +202,34 @@ impl History {
         {
             return;
         }
-        let commit = self.commits(keys, revision, revision, 1).pop();
         let start = self.touched.partition_point(|touched| touched.revision < revision);
         let end = self.touched.partition_point(|touched| touched.revision <= revision);
+        let commit = keys.commit(revision, self.touched.range(start..end));
         for touched in self.touched.drain(start..end) {
             self.bytes -= touched.bytes as usize;
         }
         self.touched_commits -= 1;
-        if let Some(commit) = commit {
-            self.set_first(commit);
+        self.set_first(Arc::new(commit));
+    }
+
+    /// The changes after the revision that everything begins at, as the versions of keys have them; in any order.
+    pub fn load(&mut self, changes: Vec<Loaded>) {
+        self.touched = (changes.into_iter())
+            .map(|change| Touched {
+                revision: change.revision,
+                sub: change.sub,
+                bytes: u32::try_from(EVENT_OVERHEAD_BYTES + change.bytes).unwrap_or(u32::MAX),
+                key: change.key,
+            })
+            .collect();
+        let touched = self.touched.make_contiguous();
+        touched.sort_unstable_by_key(|touched| (touched.revision, touched.sub));
+        for commit in touched.chunk_by_mut(|one, other| one.revision == other.revision) {
+            let bytes = commit.iter().map(|touched| touched.bytes as usize).sum::<usize>();
+            commit.iter_mut().for_each(|touched| touched.bytes = 0);
+            commit[0].bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            self.bytes += commit[0].bytes as usize;
+            self.touched_commits += 1;
         }
     }
 
@@ -229,20 +259,93 @@ impl History {
     }
 }
 
-fn event(keys: &BTreeMap<Bytes, Versions>, touched: &Touched) -> Option<Event> {
-    let (stored, versions) = keys.get_key_value(&touched.key)?;
-    let (version, before) = versions.change(touched.revision, touched.sub)?;
-    let previous = before.map(|version| version.with_key(stored));
-    Some(if version.is_live() {
-        Event::Put {
-            kv: version.with_key(stored),
-            previous,
+/// How much of the history is looked through at once, and for whom.
+pub(crate) struct Look<'a> {
+    pub commits_max: usize,
+    /// The last commit may go beyond it.
+    pub bytes_max: usize,
+    /// Commits that changed none of these may be left out.
+    pub keys: Option<&'a KeyRange>,
+}
+
+pub(crate) struct Looked {
+    pub commits: Vec<Arc<Commit>>,
+    /// Everything up to here was looked at.
+    pub through: Revision,
+}
+
+struct Looking<'a> {
+    look: &'a Look<'a>,
+    commits: Vec<Arc<Commit>>,
+    seen: usize,
+    bytes: usize,
+}
+
+impl Looking<'_> {
+    fn take(&mut self, commit: Arc<Commit>) {
+        self.bytes += commit.bytes;
+        self.commits.push(commit);
+    }
+
+    fn is_full(&self) -> bool {
+        self.seen >= self.look.commits_max || self.bytes >= self.look.bytes_max
+    }
+
+    fn stopped_before(self, revision: Revision) -> Looked {
+        Looked {
+            commits: self.commits,
+            through: Revision(revision.0 - 1),
         }
-    } else {
-        Event::Delete {
-            key: stored.clone(),
-            revision: touched.revision,
-            previous,
+    }
+}
+
+/// A change that was loaded with the versions of its key.
+pub(crate) struct Loaded {
+    pub revision: Revision,
+    pub sub: u32,
+    /// Of key, value and the value before.
+    pub bytes: usize,
+    pub key: Bytes,
+}
+
+/// What commits are made anew from.
+pub(crate) struct Keys<'a> {
+    pub keys: &'a BTreeMap<Bytes, Versions>,
+    pub values: &'a Option<Arc<dyn Values>>,
+}
+
+impl Keys<'_> {
+    fn commit<'a>(&self, revision: Revision, changes: impl Iterator<Item = &'a Touched>) -> Commit {
+        let mut events = Vec::new();
+        let mut parts = Vec::new();
+        for touched in changes {
+            events.extend(self.event(touched, events.len(), &mut parts));
         }
-    })
+        Commit::with_parts(revision, events, parts, self.values)
+    }
+
+    fn event(&self, touched: &Touched, at: usize, parts: &mut Vec<Part>) -> Option<Event> {
+        let (stored, versions) = self.keys.get_key_value(&touched.key)?;
+        let (version, before) = versions.change(touched.revision, touched.sub)?;
+        let previous = before.map(|version| version.with_key(stored));
+        let mut part = |of: PartOf, place| parts.push(Part { event: at, of, place });
+        if let Some(place) = version.cold() {
+            part(PartOf::Value, place);
+        }
+        if let Some(place) = before.and_then(|before| before.cold()) {
+            part(PartOf::Previous, place);
+        }
+        Some(if version.is_live() {
+            Event::Put {
+                kv: version.with_key(stored),
+                previous,
+            }
+        } else {
+            Event::Delete {
+                key: stored.clone(),
+                revision: touched.revision,
+                previous,
+            }
+        })
+    }
 }

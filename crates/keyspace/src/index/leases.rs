@@ -77,7 +77,10 @@ impl Leases {
     }
 
     pub fn keep(&mut self, id: LeaseId, now: Duration) -> Result<Duration> {
-        let lease = self.leases.get_mut(&id).ok_or(Error::NoLease(id))?;
+        // One whose time is over is as good as revoked: after a pause of the whole process nobody brings it back in the
+        // moment before that is done.
+        let lease = self.leases.get_mut(&id).filter(|lease| now < lease.expires);
+        let lease = lease.ok_or(Error::NoLease(id))?;
         self.by_expiry.remove(&(lease.expires, id));
         lease.expires = now + lease.ttl;
         self.by_expiry.insert((lease.expires, id));

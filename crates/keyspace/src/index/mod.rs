@@ -4,33 +4,36 @@
 //! Writes are *staged* first and *published* later, because a store must show nothing before it is durable. Transactions
 //! are decided on what is staged, reads see what is published. Staged writes can be rolled back until then.
 
+mod commit;
 pub mod compaction;
 mod history;
 mod leases;
+mod loader;
 pub mod records;
 mod stage;
 mod versions;
+mod warmth;
 
-use std::{
-    collections::BTreeMap,
-    ops::Bound,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use world::Random;
 
 use crate::{
-    Content, Error, Event, Granted, KeyRange, KeyValue, LeaseId, LeaseState, Previous, Range, Ranged, Result, Revision,
+    Content, Error, Granted, KeyRange, KeyValue, LeaseId, LeaseState, Range, Ranged, Result, Revision,
+    values::{Memory, Missing, Place, Values, Warm},
 };
 
+pub use commit::Commit;
 pub use leases::{LEASE_TTL_MAX, LEASE_TTL_MIN, LEASES_MAX};
-pub use stage::Staged;
+pub use loader::{Head, Loader};
+pub use stage::{Staged, Staging};
+pub use warmth::Moved;
 
-use history::History;
+use history::{History, Keys};
+pub(crate) use history::{Look, Looked};
 use leases::{Lease, Leases};
-use versions::{Version, Versions};
+use versions::{Freed, Version, Versions};
 
 /// What one keyspace may take of the memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,43 +56,6 @@ impl Default for Limits {
     }
 }
 
-/// What one revision changed. Shared by the history and by all watchers.
-#[derive(Debug)]
-pub struct Commit {
-    pub revision: Revision,
-    /// Each with what was there before.
-    pub events: Vec<Event>,
-    pub bytes: usize,
-    /// What a layer above makes of the events for all watchers alike, made once; see [`Commit::made`].
-    made: [OnceLock<Bytes>; 2],
-}
-
-impl Commit {
-    pub fn new(revision: Revision, events: Vec<Event>) -> Commit {
-        let bytes = events.iter().map(event_bytes).sum();
-        Commit {
-            revision,
-            events,
-            bytes,
-            made: Default::default(),
-        }
-    }
-
-    /// All events as bytes, with or without what was there before; `make` is called by the first who asks.
-    pub fn made(&self, previous: Previous, make: impl FnOnce() -> Bytes) -> &Bytes {
-        self.made[usize::from(previous == Previous::Return)].get_or_init(make)
-    }
-}
-
-fn event_bytes(event: &Event) -> usize {
-    const EVENT_OVERHEAD_BYTES: usize = size_of::<Event>();
-    let (value, previous) = match event {
-        Event::Put { kv, previous } => (kv.value.len(), previous),
-        Event::Delete { previous, .. } => (0, previous),
-    };
-    EVENT_OVERHEAD_BYTES + event.key().len() + value + previous.as_ref().map_or(0, |kv| kv.value.len())
-}
-
 /// A change as a log or a remote store tells it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
@@ -103,6 +69,21 @@ pub struct Item {
     pub kv: KeyValue,
     /// Which change of its revision it was.
     pub sub: u32,
+}
+
+/// A version of a key, as it is kept beyond the index.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Kept {
+    pub revision: Revision,
+    /// Which change of its revision it was.
+    pub sub: u32,
+    pub created: Revision,
+    /// 0 for a deletion.
+    pub version: u64,
+    pub lease: Option<LeaseId>,
+    /// Empty if it is cold.
+    pub value: Bytes,
+    pub place: Place,
 }
 
 /// How to take back what was staged.
@@ -135,6 +116,11 @@ pub struct Index {
     leases: Leases,
     undo: Vec<Undo>,
     limits: Limits,
+    /// Leads from the places of versions to their values.
+    values: Option<Arc<dyn Values>>,
+    /// Bytes of values that are in memory.
+    resident: usize,
+    memory: Arc<Memory>,
 }
 
 impl Index {
@@ -154,10 +140,13 @@ impl Index {
             leases: Leases::default(),
             undo: Vec::new(),
             limits,
+            values: None,
+            resident: 0,
+            memory: Arc::new(Memory::unlimited()),
         }
     }
 
-    /// As a snapshot has it: all keys at `revision`, nothing known of before. Leases begin their time anew at `now`.
+    /// As a snapshot has it: all keys at `revision`, by key, nothing known of before. Leases begin their time anew at `now`.
     pub fn restored(
         limits: Limits,
         revision: Revision,
@@ -165,26 +154,18 @@ impl Index {
         now: Duration,
         items: impl IntoIterator<Item = Item>,
     ) -> Index {
-        let mut index = Index::new(limits);
-        for granted in leases {
-            index.replay_grant(granted, now);
-        }
-        index.base = revision;
-        index.head = revision;
-        index.published = revision;
-        // At its first revision a keyspace has no key, so nothing is lost.
-        index.compacted = if revision > Revision(1) { revision } else { Revision(0) };
-        index.pruned = index.compacted;
+        let head = Head {
+            base: revision,
+            // At its first revision a keyspace has no key, so nothing is lost.
+            compacted: if revision > Revision(1) { revision } else { Revision(0) },
+            revision,
+        };
+        let mut loader = Loader::new(limits, head, leases, now);
         for Item { kv, sub } in items {
-            let version = Version::of(&kv, sub);
-            index.live += 1;
-            index.bytes += kv.key.len() + version.bytes();
-            if let Some(lease) = kv.lease {
-                index.leases.attach(lease, &kv.key);
-            }
-            index.keys.insert(kv.key, Versions::new(version));
+            let kept = Version::of(&kv, sub).kept();
+            loader.key(kv.key, [kept]);
         }
-        index
+        loader.finish(None)
     }
 
     /// The newest that readers see.
@@ -220,13 +201,13 @@ impl Index {
         self.limits
     }
 
-    pub fn range(&self, range: &Range) -> Result<Ranged> {
+    pub fn range(&self, range: &Range) -> Result<(Ranged, Missing)> {
         let revision = self.readable(range.revision, self.published)?;
-        Ok(self.read(range, revision, self.published))
+        Ok(self.read(range, revision, self.published, &Warm::default()))
     }
 
     /// The same without looking beyond the limit.
-    pub fn page(&self, range: &Range) -> Result<Ranged> {
+    pub fn page(&self, range: &Range) -> Result<(Ranged, Missing)> {
         let at = self.readable(range.revision, self.published)?;
         let limit = range.limit.unwrap_or(usize::MAX);
         let mut ranged = Ranged {
@@ -236,22 +217,26 @@ impl Index {
             more: false,
         };
         let Some(bounds) = bounds(&range.keys) else {
-            return Ok(ranged);
+            return Ok((ranged, Missing::default()));
         };
+        let mut missing = Vec::new();
         let found = self.keys.range::<[u8], _>(bounds);
         for (key, version) in found.filter_map(|(key, versions)| Some((key, versions.at(at)?))) {
             if ranged.items.len() == limit {
                 ranged.more = true;
                 break;
             }
-            let mut kv = version.with_key(key);
-            if range.content != Content::Full {
-                kv.value = Bytes::new();
-            }
-            ranged.items.push(kv);
+            take(
+                &mut ranged.items,
+                &mut missing,
+                key,
+                version,
+                range.content,
+                &Warm::default(),
+            );
         }
         ranged.count = ranged.items.len();
-        Ok(ranged)
+        Ok((ranged, Missing::of(missing, &self.values)))
     }
 
     /// The revision to read at, if `wanted` can be read.
@@ -267,7 +252,7 @@ impl Index {
         }
     }
 
-    fn read(&self, range: &Range, at: Revision, answer: Revision) -> Ranged {
+    fn read(&self, range: &Range, at: Revision, answer: Revision, warm: &Warm) -> (Ranged, Missing) {
         let mut ranged = Ranged {
             revision: answer,
             items: Vec::new(),
@@ -278,18 +263,15 @@ impl Index {
             Content::CountOnly => 0,
             _ => range.limit.unwrap_or(usize::MAX),
         };
+        let mut missing = Vec::new();
         self.each(&range.keys, at, |key, version| {
             ranged.count += 1;
             if ranged.items.len() < limit {
-                let mut kv = version.with_key(key);
-                if range.content == Content::KeysOnly {
-                    kv.value = Bytes::new();
-                }
-                ranged.items.push(kv);
+                take(&mut ranged.items, &mut missing, key, version, range.content, warm);
             }
         });
         ranged.more = range.content != Content::CountOnly && ranged.count > ranged.items.len();
-        ranged
+        (ranged, Missing::of(missing, &self.values))
     }
 
     fn each(&self, keys: &KeyRange, at: Revision, mut visit: impl FnMut(&Bytes, &Version)) {
@@ -299,6 +281,8 @@ impl Index {
             if let Some((key, versions)) = self.keys.get_key_value(&keys.start)
                 && let Some(version) = versions.at(at)
             {
+                // Who asks for a key by name warms it; who lists them all says nothing of any.
+                version.ask_for();
                 visit(key, version);
             }
             return;
@@ -311,12 +295,6 @@ impl Index {
         }
     }
 
-    /// The commit at the revision the index was restored at: watches may begin there, its keys are there already.
-    pub fn remember(&mut self, commit: Arc<Commit>) {
-        debug_assert!(self.history.len() == 0 && commit.revision <= self.head);
-        self.history.set_first(commit);
-    }
-
     /// Makes everything staged visible.
     pub fn publish(&mut self) {
         self.published = self.head;
@@ -326,9 +304,16 @@ impl Index {
         self.keep_history_bounded();
     }
 
-    /// Commits from `from` on that are published, at most `limit`.
-    pub fn commits(&self, from: Revision, limit: usize) -> Vec<Arc<Commit>> {
-        self.history.commits(&self.keys, from, self.published, limit)
+    /// Commits from `from` on that are published.
+    pub(crate) fn look(&self, from: Revision, look: &Look<'_>) -> Looked {
+        self.history.look(&self.as_keys(), from, self.published, look)
+    }
+
+    fn as_keys(&self) -> Keys<'_> {
+        Keys {
+            keys: &self.keys,
+            values: &self.values,
+        }
     }
 
     pub fn lease_state(&self, id: LeaseId, now: Duration) -> Result<LeaseState> {
@@ -367,6 +352,27 @@ impl Index {
     pub fn expired_leases(&self, now: Duration, limit: usize) -> Vec<LeaseId> {
         self.leases.expired(now, limit)
     }
+}
+
+/// One more of an answer.
+fn take(
+    items: &mut Vec<KeyValue>,
+    missing: &mut Vec<(usize, Place)>,
+    key: &Bytes,
+    version: &Version,
+    content: Content,
+    warm: &Warm,
+) {
+    let mut kv = version.with_key(key);
+    if content != Content::Full {
+        kv.value = Bytes::new();
+    } else if let Some(place) = version.cold() {
+        match warm.get(place) {
+            Some(value) => kv.value = value.clone(),
+            None => missing.push((items.len(), place)),
+        }
+    }
+    items.push(kv);
 }
 
 type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);

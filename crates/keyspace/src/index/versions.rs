@@ -1,48 +1,91 @@
 //! The versions of one key, oldest first.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use bytes::Bytes;
 
-use crate::{KeyValue, LeaseId, Revision};
+use super::Kept;
+use crate::{
+    KeyValue, LeaseId, Revision,
+    values::{Place, Warm},
+};
 
 /// What a key, its versions and its place in the tree cost besides the bytes of key and value.
 pub(crate) const VERSION_OVERHEAD_BYTES: usize = 128;
 
-#[derive(Clone, Debug)]
+/// Of [`Version::marks`]: the value was asked for, or written, since the last look for cold ones.
+const ASKED_FOR: u32 = 1 << 31;
+
+#[derive(Debug)]
 pub(crate) struct Version {
-    pub value: Bytes,
+    /// Empty if it is only on the disk.
+    memory: Bytes,
+    /// Where it is on the disk, if it is there.
+    place: Place,
+    /// Which change of its revision it is, and [`ASKED_FOR`]: there is one of these for each version of each key.
+    marks: AtomicU32,
     pub mod_revision: Revision,
     pub create_revision: Revision,
     /// 0 for a deletion.
     pub version: u64,
-    /// 0 for none: half the size of an `Option`, and there is one of these for each version of each key.
+    /// 0 for none: half the size of an `Option`.
     lease: i64,
-    /// Which change of its revision it is.
-    pub sub: u32,
 }
 
 impl Version {
     pub fn deletion(revision: Revision, sub: u32) -> Version {
         Version {
-            value: Bytes::new(),
+            memory: Bytes::new(),
+            place: Place::default(),
+            marks: AtomicU32::new(sub),
             mod_revision: revision,
             create_revision: Revision(0),
             version: 0,
             lease: 0,
-            sub,
         }
     }
 
     pub fn of(kv: &KeyValue, sub: u32) -> Version {
         Version {
-            value: kv.value.clone(),
+            memory: kv.value.clone(),
+            place: Place::default(),
+            marks: AtomicU32::new(sub | ASKED_FOR),
             mod_revision: kv.mod_revision,
             create_revision: kv.create_revision,
             version: kv.version,
             lease: kv.lease.map_or(0, |lease| lease.0),
-            sub,
         }
+    }
+
+    pub fn from_kept(kept: Kept) -> Version {
+        Version {
+            memory: kept.value,
+            place: kept.place,
+            marks: AtomicU32::new(kept.sub),
+            mod_revision: kept.revision,
+            create_revision: kept.created,
+            version: kept.version,
+            lease: kept.lease.map_or(0, |lease| lease.0),
+        }
+    }
+
+    pub fn kept(&self) -> Kept {
+        Kept {
+            revision: self.mod_revision,
+            sub: self.sub(),
+            created: self.create_revision,
+            version: self.version,
+            lease: self.lease(),
+            value: self.memory.clone(),
+            place: self.place,
+        }
+    }
+
+    pub fn sub(&self) -> u32 {
+        self.marks.load(Ordering::Relaxed) & !ASKED_FOR
     }
 
     pub fn lease(&self) -> Option<LeaseId> {
@@ -53,19 +96,80 @@ impl Version {
         self.version > 0
     }
 
-    pub fn bytes(&self) -> usize {
-        self.value.len() + VERSION_OVERHEAD_BYTES
+    /// Where the value has to be read from.
+    pub fn cold(&self) -> Option<Place> {
+        (self.memory.is_empty() && self.place.is_some()).then_some(self.place)
     }
 
+    /// `None` if it is neither in memory nor was read before.
+    pub fn value<'a>(&'a self, warm: &'a Warm) -> Option<&'a Bytes> {
+        match self.cold() {
+            None => Some(&self.memory),
+            Some(place) => warm.get(place),
+        }
+    }
+
+    pub fn value_bytes(&self) -> usize {
+        match self.cold() {
+            None => self.memory.len(),
+            Some(place) => place.length as usize,
+        }
+    }
+
+    /// What of the value is in memory.
+    pub fn resident(&self) -> usize {
+        self.memory.len()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.value_bytes() + VERSION_OVERHEAD_BYTES
+    }
+
+    /// Without the value, if it is cold.
     pub fn with_key(&self, key: &Bytes) -> KeyValue {
         KeyValue {
             key: key.clone(),
-            value: self.value.clone(),
+            value: self.memory.clone(),
             create_revision: self.create_revision,
             mod_revision: self.mod_revision,
             version: self.version,
             lease: self.lease(),
         }
+    }
+
+    pub fn ask_for(&self) {
+        // Most are marked already, and a write would take the line from other cores.
+        if self.marks.load(Ordering::Relaxed) & ASKED_FOR == 0 {
+            self.marks.fetch_or(ASKED_FOR, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives up what is in memory if it is on the disk and nobody has asked for it since this was last called.
+    pub fn cool(&mut self) -> Option<Bytes> {
+        if self.memory.is_empty() || !self.place.is_some() {
+            return None;
+        }
+        let marks = self.marks.get_mut();
+        if *marks & ASKED_FOR != 0 {
+            *marks &= !ASKED_FOR;
+            return None;
+        }
+        Some(std::mem::take(&mut self.memory))
+    }
+
+    /// It was read from `place`; false if it is there no more, or is in memory already.
+    pub fn warm(&mut self, place: Place, value: &Bytes) -> bool {
+        if self.cold() != Some(place) {
+            return false;
+        }
+        // A copy: what was read may be a piece of much more.
+        self.memory = Bytes::copy_from_slice(value);
+        *self.marks.get_mut() |= ASKED_FOR;
+        true
+    }
+
+    pub fn lies_at(&mut self, place: Place) {
+        self.place = place;
     }
 }
 
@@ -76,6 +180,20 @@ pub(crate) struct Versions {
     /// Apart from the key's place in the tree, since few keys have any.
     #[allow(clippy::box_collection, reason = "8 bytes in each of a million keys instead of 32")]
     older: Option<Box<VecDeque<Version>>>,
+}
+
+/// What a pruning freed.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Freed {
+    pub bytes: usize,
+    pub resident: usize,
+}
+
+impl Freed {
+    pub fn add(&mut self, version: &Version) {
+        self.bytes += version.bytes();
+        self.resident += version.resident();
+    }
 }
 
 impl Versions {
@@ -122,12 +240,11 @@ impl Versions {
         &self.last
     }
 
-    /// Gives up what no read at `revision` or later can see; gives the bytes freed. Afterwards the key has to go if
-    /// [`Versions::is_gone`].
-    pub fn prune(&mut self, revision: Revision) -> usize {
-        let mut freed = 0;
+    /// Gives up what no read at `revision` or later can see. Afterwards the key has to go if [`Versions::is_gone`].
+    pub fn prune(&mut self, revision: Revision) -> Freed {
+        let mut freed = Freed::default();
         let Some(older) = self.older.as_mut() else {
-            return 0;
+            return freed;
         };
         while let Some(oldest) = older.front() {
             let next = older.get(1).unwrap_or(&self.last);
@@ -136,7 +253,7 @@ impl Versions {
             if !superseded && !deletion {
                 break;
             }
-            freed += oldest.bytes();
+            freed.add(oldest);
             older.pop_front();
         }
         if older.is_empty() {
@@ -152,11 +269,17 @@ impl Versions {
         self.older.iter().flat_map(|older| older.iter()).chain([&self.last])
     }
 
+    /// Oldest first.
+    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut Version> {
+        let older = self.older.iter_mut().flat_map(|older| older.iter_mut());
+        older.chain([&mut self.last])
+    }
+
     /// The version that one change made, and what was there before its revision.
     pub fn change(&self, revision: Revision, sub: u32) -> Option<(&Version, Option<&Version>)> {
         let changed = self
             .all()
-            .find(|version| version.mod_revision == revision && version.sub == sub)?;
+            .find(|version| version.mod_revision == revision && version.sub() == sub)?;
         Some((changed, self.at(Revision(revision.0 - 1))))
     }
 

@@ -145,6 +145,9 @@ pub struct Serve {
     /// Bytes of a keyspace at which the alarm NOSPACE is raised; 0 is 2 GiB, less than 0 is no limit
     #[arg(long, value_name = "BYTES", default_value_t = 0, allow_negative_numbers = true)]
     pub quota_backend_bytes: i64,
+    /// What values may take of the memory, of all keyspaces together; those that nobody asks for are on the disk alone
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
+    pub value_memory_bytes: usize,
     /// How --auto-compaction-retention is meant
     #[arg(long, value_enum, default_value = "periodic")]
     pub auto_compaction_mode: CompactionMode,
