@@ -6,11 +6,13 @@ mod wire;
 
 use bytes::{Buf, BufMut, Bytes};
 use etcd::wire::etcdserverpb::{
-    PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse, WatchCreateRequest,
-    request_op::Request as Op, watch_request::RequestUnion,
+    AlarmRequest, AlarmResponse, AlarmType, PutRequest, PutResponse, RangeRequest, RangeResponse, RangeStreamResponse,
+    RequestOp, TxnRequest, TxnResponse, WatchCreateRequest, alarm_request::AlarmAction, request_op::Request as Op,
+    watch_request::RequestUnion,
 };
 use prost::Message;
 use served::Served;
+use store::ValueOptions;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -88,7 +90,7 @@ async fn is_served(served: &Served) {
 }
 
 #[tokio::test]
-async fn malformed_messages_are_refused() {
+async fn e12_malformed_messages_are_refused() {
     let served = Served::start().await;
     let good = PutRequest {
         key: "k".into(),
@@ -123,7 +125,7 @@ async fn malformed_messages_are_refused() {
 }
 
 #[tokio::test]
-async fn deep_and_wide_transactions_are_refused() {
+async fn e12_deep_and_wide_transactions_are_refused() {
     let served = Served::start().await;
     let mut client = Client::connect(&served.endpoint).await;
     let mut deep = TxnRequest::default();
@@ -161,7 +163,7 @@ async fn deep_and_wide_transactions_are_refused() {
 }
 
 #[tokio::test]
-async fn what_is_compressed_or_too_long_is_refused_before_it_is_read() {
+async fn e12_e13_what_is_compressed_or_too_long_is_refused_before_it_is_read() {
     let served = Served::start().await;
     let channel = Channel::from_shared(served.endpoint.clone())
         .unwrap()
@@ -183,7 +185,7 @@ async fn what_is_compressed_or_too_long_is_refused_before_it_is_read() {
 }
 
 #[tokio::test]
-async fn what_is_no_http_at_all_ends_its_own_connection_only() {
+async fn e12_what_is_no_http_at_all_ends_its_own_connection_only() {
     let served = Served::start().await;
     let address = served.endpoint.trim_start_matches("http://").to_owned();
     for garbage in [
@@ -221,7 +223,7 @@ async fn what_is_no_http_at_all_ends_its_own_connection_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn watchers_that_do_not_read_hold_up_nobody_and_miss_nothing() {
+async fn e10_watchers_that_do_not_read_hold_up_nobody_and_miss_nothing() {
     const WATCHERS: usize = 50;
     const PUTS: i64 = 1500;
     let served = Served::start().await;
@@ -265,4 +267,112 @@ async fn watchers_that_do_not_read_hold_up_nobody_and_miss_nothing() {
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e13_a_huge_range_is_streamed_in_pieces_from_values_that_are_not_in_memory() {
+    const KEYS: usize = 20_000;
+    let served = Served::with_values(ValueOptions {
+        memory_bytes: 0,
+        apart_bytes_min: 0,
+        keyspace_bytes_min: 0,
+        ..ValueOptions::default()
+    })
+    .await;
+    for first in (0..KEYS).step_by(100) {
+        let puts = (first..first + 100).map(|number| keyspace::Op::put(format!("{number:05}"), vec![7; 1000]));
+        let txn = keyspace::Txn {
+            success: puts.collect(),
+            ..keyspace::Txn::default()
+        };
+        served.keyspace.txn(txn, keyspace::Options::default()).await.unwrap();
+    }
+    served.keyspace.defragment().await.unwrap();
+    assert_eq!(served.resident(), 0);
+    let everything = RangeRequest {
+        key: "\0".into(),
+        range_end: "\0".into(),
+        ..RangeRequest::default()
+    };
+    let channel = Channel::from_shared(served.endpoint.clone())
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
+    let mut grpc = Grpc::new(channel).max_decoding_message_size(usize::MAX);
+    grpc.ready().await.unwrap();
+    let path = PathAndQuery::from_static("/etcdserverpb.KV/RangeStream");
+    let request = Request::new(Bytes::from(everything.encode_to_vec()));
+    let mut stream = grpc.server_streaming(request, path, Raw).await.unwrap().into_inner();
+    let (mut keys, mut longest) = (0, 0);
+    while let Some(piece) = stream.message().await.unwrap() {
+        longest = longest.max(piece.len());
+        let piece = RangeStreamResponse::decode(piece).unwrap().range_response.unwrap();
+        assert!(piece.kvs.iter().all(|kv| kv.value == vec![7; 1000]));
+        keys += piece.kvs.len();
+    }
+
+    assert_eq!(keys, KEYS);
+    assert!(longest < 4 << 20, "a piece has {longest} bytes");
+    assert_eq!(served.resident(), 0, "who lists all keeps nothing in memory");
+    is_served(&served).await;
+}
+
+#[tokio::test]
+async fn e05_a_damaged_value_raises_the_alarm_and_all_else_is_served() {
+    let served = Served::with_values(ValueOptions {
+        memory_bytes: 0,
+        apart_bytes_min: 0,
+        keyspace_bytes_min: 0,
+        ..ValueOptions::default()
+    })
+    .await;
+    let mut client = Client::connect(&served.endpoint).await;
+    for key in ["a", "b"] {
+        let put = PutRequest {
+            key: key.into(),
+            value: key.repeat(500).into_bytes().into(),
+            ..PutRequest::default()
+        };
+        let _: PutResponse = client.call("/etcdserverpb.KV/Put", put).await.unwrap();
+    }
+    served.keyspace.defragment().await.unwrap();
+    served.damage("aaaaaaaa");
+    let get = |key: &'static str| RangeRequest {
+        key: key.into(),
+        ..RangeRequest::default()
+    };
+
+    let refused = client
+        .call::<_, RangeResponse>("/etcdserverpb.KV/Range", get("a"))
+        .await
+        .unwrap_err();
+    let read: RangeResponse = client.call("/etcdserverpb.KV/Range", get("b")).await.unwrap();
+    let put = PutRequest {
+        key: "c".into(),
+        ..PutRequest::default()
+    };
+    let write = client
+        .call::<_, PutResponse>("/etcdserverpb.KV/Put", put)
+        .await
+        .unwrap_err();
+
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::DataLoss, "etcdserver: corrupt cluster")
+    );
+    assert_eq!(read.kvs.len(), 1);
+    assert_eq!(write.code(), Code::DataLoss);
+    let alarms: AlarmResponse = client
+        .call("/etcdserverpb.Maintenance/Alarm", AlarmRequest::default())
+        .await
+        .unwrap();
+    assert_eq!(alarms.alarms[0].alarm, AlarmType::Corrupt as i32);
+    let disarm = AlarmRequest {
+        action: AlarmAction::Deactivate as i32,
+        alarm: AlarmType::Corrupt as i32,
+        ..AlarmRequest::default()
+    };
+    let _: AlarmResponse = client.call("/etcdserverpb.Maintenance/Alarm", disarm).await.unwrap();
+    is_served(&served).await;
 }

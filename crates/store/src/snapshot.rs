@@ -407,7 +407,7 @@ impl Reading {
     fn whole(mut self) -> Result<Read, Malformed> {
         for (number, reached) in &self.reached {
             let file = self.files.iter().find(|file| file.number == *number);
-            if !file.is_some_and(|file| *reached <= file.bytes) {
+            if file.is_none_or(|file| *reached > file.bytes) {
                 return Err(Malformed("a value is in no file that it names"));
             }
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use etcd::server::{Doors, Listener, Member, MemberOptions, serve};
 use keyspace::{Local, index::Limits};
-use store::{Store, StoreOptions};
+use store::{Store, StoreOptions, ValueOptions};
 use tokio::{net::TcpListener, task::JoinHandle};
 use world::World;
 
@@ -26,13 +26,27 @@ impl Served {
         Served::in_dir(folder(), options, limits).await
     }
 
+    pub async fn with_values(values: ValueOptions) -> Served {
+        let dir = folder();
+        let store = StoreOptions {
+            limits: limits(),
+            values,
+            ..StoreOptions::new(dir.path(), World::real())
+        };
+        Served::on(dir, store, MemberOptions::default()).await
+    }
+
     pub async fn in_dir(dir: tempfile::TempDir, options: MemberOptions, limits: Limits) -> Served {
-        let world = World::real();
-        let store = Store::open(StoreOptions {
+        let store = StoreOptions {
             limits,
-            ..StoreOptions::new(dir.path(), world.clone())
-        });
-        let store = store.expect("it opens");
+            ..StoreOptions::new(dir.path(), World::real())
+        };
+        Served::on(dir, store, options).await
+    }
+
+    async fn on(dir: tempfile::TempDir, store: StoreOptions, options: MemberOptions) -> Served {
+        let world = store.world.clone();
+        let store = Store::open(store).expect("it opens");
         let keyspace = store.local("etcd").await.expect("a keyspace");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
@@ -56,6 +70,27 @@ impl Served {
             store: Some(store),
             dir,
         }
+    }
+
+    /// Bytes of values that are in memory.
+    pub fn resident(&self) -> usize {
+        self.store.as_ref().map_or(0, Store::resident)
+    }
+
+    /// Turns a bit where a file of values has this text.
+    pub fn damage(&self, text: &str) {
+        for entry in std::fs::read_dir(self.dir.path()).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let mut bytes = std::fs::read(&path).unwrap_or_default();
+            let is_values = path.to_string_lossy().contains("values-");
+            let found = bytes.windows(text.len()).position(|window| window == text.as_bytes());
+            if let Some(at) = found.filter(|_| is_values) {
+                bytes[at] ^= 1;
+                std::fs::write(&path, bytes).expect("it is written");
+                return;
+            }
+        }
+        panic!("no file of values has {text}");
     }
 
     /// Ends it in order, and gives what it has left on the disk.

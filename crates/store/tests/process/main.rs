@@ -1,6 +1,10 @@
 //! A real process on a real file system that ends without warning: killed at each of its syncs and changes of names (row E1
 //! of the fault matrix), or because the power of its disk goes (E2). What it said was acknowledged is there afterwards.
-#![allow(clippy::disallowed_methods, reason = "tests are processes and directories")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests are processes and directories"
+)]
 
 mod load;
 mod power;
