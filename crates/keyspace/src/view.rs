@@ -2,27 +2,32 @@
 //!
 //! Locks are held for moments and never across an await. Their order: hub, then index; hub, then a watcher's state.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use futures::StreamExt;
 
 use crate::{
     Error, KeyRange, Range, Ranged, Result, Revision, Watch, WatchStream, check,
     hub::Hub,
-    index::{Index, Look, Looked, compaction::PRUNE_COMMITS_MAX},
+    index::{Index, Look, Looked, compaction::PRUNE_KEYS_MAX},
     values::Missing,
     watcher::{Watcher, Watching},
 };
 
 /// What is given to watchers under one hold of the index.
 const DISPATCHED: Look<'static> = Look {
-    commits_max: PRUNE_COMMITS_MAX,
+    commits_max: 1000,
     bytes_max: usize::MAX,
     keys: None,
 };
 
 pub struct View {
     index: RwLock<Index>,
+    /// How many wait for it.
+    waiting: AtomicUsize,
     hub: Mutex<Hub>,
 }
 
@@ -30,6 +35,7 @@ impl View {
     pub fn new(index: Index) -> Arc<View> {
         let view = View {
             index: RwLock::new(index),
+            waiting: AtomicUsize::new(0),
             hub: Mutex::default(),
         };
         view.dispatch();
@@ -37,11 +43,37 @@ impl View {
     }
 
     pub fn read(&self) -> RwLockReadGuard<'_, Index> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner)
+        match self.index.try_read() {
+            Ok(index) => index,
+            Err(TryLockError::Poisoned(index)) => index.into_inner(),
+            Err(TryLockError::WouldBlock) => self.waiting(|| self.index.read().unwrap_or_else(PoisonError::into_inner)),
+        }
     }
 
     /// Nothing that is staged under it is seen before [`View::publish`].
     pub fn write(&self) -> RwLockWriteGuard<'_, Index> {
+        match self.index.try_write() {
+            Ok(index) => index,
+            Err(TryLockError::Poisoned(index)) => index.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                self.waiting(|| self.index.write().unwrap_or_else(PoisonError::into_inner))
+            }
+        }
+    }
+
+    fn waiting<T>(&self, wait: impl FnOnce() -> T) -> T {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let waited = wait();
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        waited
+    }
+
+    /// As [`View::write`], for one of many small steps in the background: whoever waits already comes first. The lock itself
+    /// would give it to the one who has just let it go, again and again.
+    pub fn write_behind(&self) -> RwLockWriteGuard<'_, Index> {
+        while self.waiting.load(Ordering::Relaxed) > 0 {
+            std::thread::yield_now();
+        }
         self.index.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -148,7 +180,7 @@ impl View {
 
     /// Frees what was compacted, in slices, so that readers and writers get in between.
     pub fn prune(&self) {
-        while self.write().prune(PRUNE_COMMITS_MAX) {}
+        while self.write_behind().prune(PRUNE_KEYS_MAX) {}
     }
 
     /// Another index instead, at a later revision, with a gap between them: every watch ends with `error`.

@@ -14,7 +14,7 @@ use futures::Stream;
 
 use crate::{
     Error, Event, KeyRange, Previous, Result, Revision, Watch, Watched,
-    index::{Commit, Look, Looked, compaction::PRUNE_COMMITS_MAX},
+    index::{Commit, Look, Looked},
     view::View,
 };
 
@@ -25,7 +25,7 @@ pub const QUEUE_COMMITS_MAX: usize = 1024;
 pub const QUEUE_BYTES_MAX: usize = 8 << 20;
 
 /// What a watcher looks through of the history before it lets others have a turn.
-const CATCH_UP_COMMITS: usize = PRUNE_COMMITS_MAX;
+const CATCH_UP_COMMITS: usize = 1000;
 
 pub(crate) struct Watcher {
     watch: Watch,

@@ -93,8 +93,6 @@ pub(crate) struct Apart<'a> {
     writer: Option<Writer>,
     moved: Vec<Moved>,
     found: Found,
-    /// Of all files made.
-    bytes: u64,
 }
 
 impl<'a> Apart<'a> {
@@ -108,7 +106,6 @@ impl<'a> Apart<'a> {
             writer: None,
             moved: Vec::new(),
             found: Found::default(),
-            bytes: 0,
         }
     }
 
@@ -187,24 +184,23 @@ impl<'a> Apart<'a> {
         let file = writer.finish()?;
         // Its name has to last before that of a snapshot that leads to it.
         self.engine.world.disk.sync_dir(&self.engine.dir)?;
-        self.bytes += file.bytes;
         let mut files = lock(&self.space.files);
         let mut grown = Files::clone(&files.files);
         grown.insert(file);
         files.files = Arc::new(grown);
-        self.space.view.write().set_values(files.files.clone());
-        drop(files);
+        let before = self.space.view.write_behind().set_values(files.files.clone());
+        drop((files, before));
         for moved in self.moved.chunks(SLICE_PLACES) {
-            self.space.view.write().place(moved);
+            self.space.view.write_behind().place(moved);
         }
         self.moved = Vec::new();
         self.engine.make_room();
         Ok(())
     }
 
-    /// What was found, and how many bytes were written.
-    pub fn end(mut self) -> io::Result<(Found, u64)> {
+    /// What was found.
+    pub fn end(mut self) -> io::Result<Found> {
         self.close()?;
-        Ok((self.found, self.bytes))
+        Ok(self.found)
     }
 }

@@ -71,7 +71,7 @@ fn one(engine: &Engine, rewrite: Rewrite) -> io::Result<()> {
     made.map(|_| ())
 }
 
-/// Bytes of the snapshots written.
+/// Bytes of the snapshots written. What values take of their own files is no more than they took of the log.
 fn make(engine: &Engine, rewrite: Rewrite) -> io::Result<u64> {
     if let Err(error) = engine.health() {
         return Err(io::Error::other(error));
@@ -95,9 +95,19 @@ fn make(engine: &Engine, rewrite: Rewrite) -> io::Result<u64> {
             bytes += snapshot(engine, &space, rewrite)?;
         }
     }
-    let mut committer = lock(&engine.committer);
-    committer.log.remove_before(kept_from)?;
-    engine.sizes.log_bytes.store(committer.log.bytes(), Ordering::Relaxed);
+    // One after another, and each under no lock: a gap would look like a file that was lost.
+    loop {
+        let next = lock(&engine.committer).log.oldest_before(kept_from);
+        let Some(oldest) = next else { break };
+        let disk = &engine.world.disk;
+        let removed = disk.open(&oldest)?.size()?;
+        disk.remove(&oldest)?;
+        let mut committer = lock(&engine.committer);
+        committer.log.forget_oldest(removed);
+        engine.sizes.log_bytes.store(committer.log.bytes(), Ordering::Relaxed);
+        drop(committer);
+        disk.sync_dir(&engine.dir)?;
+    }
     Ok(bytes)
 }
 
@@ -115,7 +125,7 @@ fn snapshot(engine: &Engine, space: &Space, rewrite: Rewrite) -> io::Result<u64>
     let written = write(engine, space, name, &pinned, rewrite);
     space.view.write().unpin(pinned.base);
     space.view.prune();
-    let Written { bytes, apart, found } = written?;
+    let Written { bytes, found } = written?;
     space.snapshot_frame.store(name.sequence, Ordering::Release);
     space.snapshot_bytes.store(bytes, Ordering::Relaxed);
     if before > 0 && before != name.sequence {
@@ -135,17 +145,16 @@ fn snapshot(engine: &Engine, space: &Space, rewrite: Rewrite) -> io::Result<u64>
         let mut kept = Files::clone(&files.files);
         kept.retain(|number| found.live.contains_key(&number));
         files.files = Arc::new(kept);
-        space.view.write().set_values(files.files.clone());
+        let before = space.view.write_behind().set_values(files.files.clone());
+        drop(before);
     }
     space.values_bytes.store(files.files.bytes(), Ordering::Relaxed);
     files.found = found;
-    Ok(bytes + apart)
+    Ok(bytes)
 }
 
 struct Written {
     bytes: u64,
-    /// In files of values.
-    apart: u64,
     found: Found,
 }
 
@@ -181,7 +190,7 @@ fn write(engine: &Engine, space: &Space, name: Name, pinned: &Pinned, rewrite: R
                 None => break,
             }
         }
-        let (found, apart) = apart.end()?;
+        let found = apart.end()?;
         let files = lock(&space.files).files.clone();
         let files = files.all().filter(|file| found.live.contains_key(&file.name.number));
         let bytes = writer.end(files.map(|file| FileOfValues {
@@ -191,7 +200,7 @@ fn write(engine: &Engine, space: &Space, name: Name, pinned: &Pinned, rewrite: R
         }))?;
         disk.rename(&unfinished, &path)?;
         disk.sync_dir(&engine.dir)?;
-        Ok(Written { bytes, apart, found })
+        Ok(Written { bytes, found })
     })();
     if written.is_err() {
         // It would be in the way of the next one. Nothing depends on its going.

@@ -150,20 +150,16 @@ impl Log {
         }
     }
 
-    /// Removes the files before the one with this number.
-    pub fn remove_before(&mut self, number: u64) -> io::Result<()> {
-        while self.first_number < number.min(self.header.number) {
-            let path = self.dir.join(segment::file_name(self.first_number));
-            let file = self.world.disk.open(&path)?;
-            let bytes = file.size()?;
-            drop(file);
-            self.world.disk.remove(&path)?;
-            self.first_number += 1;
-            self.older_bytes = self.older_bytes.saturating_sub(bytes);
-            // One after another: a gap would look like a file that was lost.
-            self.world.disk.sync_dir(&self.dir)?;
-        }
-        Ok(())
+    /// The oldest file, if it is before the one with this number.
+    pub fn oldest_before(&self, number: u64) -> Option<PathBuf> {
+        let is_before = self.first_number < number.min(self.header.number);
+        is_before.then(|| self.dir.join(segment::file_name(self.first_number)))
+    }
+
+    /// The oldest file was removed; so many bytes were in it.
+    pub fn forget_oldest(&mut self, bytes: u64) {
+        self.first_number += 1;
+        self.older_bytes = self.older_bytes.saturating_sub(bytes);
     }
 }
 

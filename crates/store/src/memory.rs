@@ -52,7 +52,7 @@ impl Engine {
             if space.view.read().resident() == 0 {
                 return true;
             }
-            let (given_up, last) = space.view.write().cool(after.as_ref(), SLICE_KEYS, over);
+            let (given_up, last) = space.view.write_behind().cool(after.as_ref(), SLICE_KEYS, over);
             // Freed under no lock.
             drop(given_up);
             let at_end = last.is_none();

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use super::{Commit, Freed, Index, Kept, Keys, Look};
 use crate::{Error, Granted, Result, Revision, values::Values};
 
-/// Commits whose keys are pruned under one hold of the lock, so that readers never wait for a whole compaction.
-pub const PRUNE_COMMITS_MAX: usize = 1000;
+/// Keys that are pruned under one hold of the lock, so that nobody ever waits for a whole compaction. The last commit's may
+/// be more.
+pub const PRUNE_KEYS_MAX: usize = 1000;
 
 /// What a snapshot is made of, besides the keys (see [`Index::slice`]).
 #[derive(Debug)]
@@ -54,7 +55,7 @@ impl Index {
     }
 
     /// Frees some of what was compacted; false when there is nothing left to do.
-    pub fn prune(&mut self, commits_max: usize) -> bool {
+    pub fn prune(&mut self, keys_max: usize) -> bool {
         let until = self
             .pinned
             .iter()
@@ -69,7 +70,7 @@ impl Index {
             values: &self.values,
         };
         self.history.keep_whole(&keys, until);
-        let (due, reached) = self.history.keys(self.pruned, until, commits_max);
+        let (due, reached) = self.history.keys(self.pruned, until, keys_max);
         for key in &due {
             self.prune_key(key, until);
         }
@@ -106,7 +107,7 @@ impl Index {
             let until = self.history.excess(commits, bytes).unwrap_or_default();
             self.compacted = until.min(self.published).max(self.compacted);
         }
-        self.prune(PRUNE_COMMITS_MAX);
+        self.prune(PRUNE_KEYS_MAX);
     }
 
     /// Until [`Index::unpin`], the keys at the given base can be read slice by slice while the index goes on.

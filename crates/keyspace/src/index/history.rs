@@ -139,10 +139,9 @@ impl History {
         }
     }
 
-    /// Revisions and keys of changes after `after` up to `until`, at most `limit` commits; the revision they reach to.
+    /// Keys of changes after `after` up to `until`, of whole commits until there are `limit`; the revision they reach to.
     pub fn keys(&self, after: Revision, until: Revision, limit: usize) -> (Vec<Bytes>, Option<Revision>) {
         let mut keys = Vec::new();
-        let mut commits = 0;
         let mut last = None;
         let start = self.touched.partition_point(|touched| touched.revision <= after);
         let older = self
@@ -154,10 +153,9 @@ impl History {
         let newer = newer.flat_map(|commit| commit.events.iter().map(|event| (commit.revision, event.key())));
         for (revision, key) in older.chain(newer).take_while(|(revision, _)| *revision <= until) {
             if last != Some(revision) {
-                if commits == limit {
+                if keys.len() >= limit {
                     return (keys, last);
                 }
-                commits += 1;
                 last = Some(revision);
             }
             keys.push(key.clone());

@@ -36,9 +36,11 @@ impl Index {
         self.values.as_ref()
     }
 
-    /// Every place that a version has leads to its value by `values`.
-    pub fn set_values(&mut self, values: Arc<dyn Values>) {
-        self.values = Some(values);
+    /// Every place that a version has leads to its value by `values`. Those before are given back: the last who drops them
+    /// may have much to remove.
+    #[must_use = "to be dropped under no lock"]
+    pub fn set_values(&mut self, values: Arc<dyn Values>) -> Option<Arc<dyn Values>> {
+        self.values.replace(values)
     }
 
     pub fn place(&mut self, moved: &[Moved]) {
