@@ -14,7 +14,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use world::Random;
 use x509_parser::{extensions::ParsedExtension, prelude::FromDer};
 
-use crate::{Error, der, pem};
+use crate::{Error, der, new_key::NewKey, pem};
 
 /// kubeadm's validity of an authority.
 const CA_VALID_FOR: Duration = Duration::from_secs(3650 * 24 * 3600);
@@ -103,7 +103,8 @@ impl std::fmt::Debug for Certified {
 impl Ca {
     /// A new authority, good for ten years from `now`.
     pub fn generate(name: &str, now: SystemTime, random: &dyn Random) -> Result<Ca, Error> {
-        let (key_pem, key) = new_key()?;
+        let new = NewKey::generate()?;
+        let (key_pem, key) = (new.pem(), new.pair()?);
         let name = der::name(&[(der::COMMON_NAME, name)]);
         let key_id = key_id(key.public_key().as_ref());
         let extensions = [
@@ -198,8 +199,8 @@ impl Ca {
         now: SystemTime,
         random: &dyn Random,
     ) -> Result<Certified, Error> {
-        let (key_pem, key) = new_key()?;
-        let point = key.public_key().as_ref();
+        let key = NewKey::generate()?;
+        let point = key.point();
         let mut extensions = vec![
             der::extension(BASIC_CONSTRAINTS, der::TRUE, &der::sequence(&[])),
             der::extension(KEY_USAGE, der::TRUE, &der::bit_string(USAGE_OF_LEAF.0, USAGE_OF_LEAF.1)),
@@ -214,7 +215,7 @@ impl Ca {
         extensions.extend_from_slice(more);
         Ok(Certified {
             certificate_pem: self.sign(subject, point, valid_for, &extensions, now, random)?,
-            key_pem,
+            key_pem: key.pem(),
         })
     }
 
@@ -279,14 +280,6 @@ fn general_name(name: &SubjectName) -> Result<Vec<u8>, Error> {
 
 fn key_id(point: &[u8]) -> Vec<u8> {
     ring::digest::digest(&ring::digest::SHA256, point).as_ref()[..KEY_ID_BYTES].to_vec()
-}
-
-fn new_key() -> Result<(String, EcdsaKeyPair), Error> {
-    let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new())
-        .map_err(|_| Error::Key("the system gives no randomness".into()))?;
-    let pem = pem::encode("PRIVATE KEY", document.as_ref());
-    let key = key_of(&pem)?;
-    Ok((pem, key))
 }
 
 fn key_of(pem: &str) -> Result<EcdsaKeyPair, Error> {

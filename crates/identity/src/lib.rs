@@ -12,6 +12,7 @@ mod ca;
 mod client_ca;
 mod der;
 pub mod kubeconfig;
+mod new_key;
 mod pem;
 pub mod tls;
 mod token;

@@ -2,15 +2,16 @@
 
 use std::{
     fmt,
-    sync::{Arc, RwLock},
+    sync::{Arc, LazyLock, RwLock},
 };
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
-    client::danger::HandshakeSignatureValid,
+    CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+    SupportedCipherSuite,
+    client::{Resumption, danger::HandshakeSignatureValid},
     crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
     server::{
-        ClientHello, ResolvesServerCert,
+        ClientHello, NoServerSessionStorage, ResolvesServerCert,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
     sign::CertifiedKey,
@@ -22,8 +23,15 @@ use crate::{Certified, Error};
 /// Kubernetes clients want HTTP/2; upgrades (exec, port-forward) need HTTP/1.1.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
+/// `ring`, with the cheaper of its ciphers first, as Go's clients have it: processors know SHA-256 and not SHA-384.
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        let mut provider = rustls::crypto::ring::default_provider();
+        let costs_more = |suite: &SupportedCipherSuite| suite.suite() == CipherSuite::TLS13_AES_256_GCM_SHA384;
+        provider.cipher_suites.sort_by_key(costs_more);
+        Arc::new(provider)
+    });
+    Arc::clone(&PROVIDER)
 }
 
 /// Whether a server asks its clients for a certificate.
@@ -49,6 +57,9 @@ pub fn server_config(
     };
     let mut config = builder.with_cert_resolver(resolver);
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    // Kubernetes' clients resume no sessions; to be ready for it costs two tickets a connection, and keeps certificates.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     Ok(config)
 }
 
@@ -66,6 +77,7 @@ pub fn client_config(authorities_pem: &str, identity: Option<&Certified>) -> Res
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    config.resumption = Resumption::disabled();
     Ok(config)
 }
 
@@ -230,6 +242,8 @@ mod tests {
         assert_eq!(checker(&tenant).verify(chain, now()).unwrap().user, "jane");
         assert!(checker(&house).verify(chain, now()).is_err());
         assert_eq!(server.alpn_protocol(), Some(&b"h2"[..]));
+        let suite = server.negotiated_cipher_suite().unwrap().suite();
+        assert_eq!(suite, CipherSuite::TLS13_AES_128_GCM_SHA256);
     }
 
     #[test]

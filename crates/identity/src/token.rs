@@ -11,7 +11,7 @@ use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
-use crate::{Error, der, pem};
+use crate::{Error, der, new_key::NewKey};
 
 /// Ours are below 2 KiB; what is far above is not one.
 const TOKEN_BYTES_MAX: usize = 16 << 10;
@@ -108,9 +108,12 @@ struct Header {
 
 impl TokenKey {
     pub fn generate() -> Result<TokenKey, Error> {
-        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
-            .map_err(|_| Error::Key("the system gives no randomness".into()))?;
-        TokenKey::from_pem(&pem::encode("PRIVATE KEY", document.as_ref()))
+        TokenKey::from_pem(&TokenKey::generate_pem()?)
+    }
+
+    /// A new key for whoever keeps it and signs later.
+    pub fn generate_pem() -> Result<String, Error> {
+        Ok(NewKey::generate()?.pem())
     }
 
     /// The key has to be P-256 in PKCS #8, as [`TokenKey::pem`] writes it.
