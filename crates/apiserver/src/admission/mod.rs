@@ -1,6 +1,7 @@
 //! Admission: what is filled in or refused because of the state of the plane, in upstream's order of plug-ins.
 
 mod autoscaling;
+mod finalizers;
 mod ingress_class;
 mod limit_range;
 mod namespace;
@@ -16,6 +17,7 @@ use api::Status;
 pub(crate) use api::quota::Overdraft;
 use serde_json::Value;
 
+pub(crate) use finalizers::BirthFinalizers;
 pub(crate) use quota::Turns;
 
 use crate::registry::{Place, Registry};
@@ -50,6 +52,7 @@ pub(crate) async fn mutate(attempt: &Attempt<'_>, tree: &mut Value) -> Result<Ve
         Operation::Create | Operation::Delete => None,
     };
     autoscaling::refuse(attempt)?;
+    finalizers::admit(attempt, tree);
     let namespace = namespace::of(attempt).await?;
     let mut warnings = Vec::new();
     if kind.is_core("namespaces") {

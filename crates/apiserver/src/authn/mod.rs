@@ -31,7 +31,7 @@ pub const ANONYMOUS: &str = "system:anonymous";
 pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 pub const AUTHENTICATED: &str = "system:authenticated";
 
-/// Planes whose parsed keys are kept at hand; about 1 KiB each.
+/// Planes whose parsed keys are kept at hand, of each of two kinds; about 1 KiB together.
 const KEYS_MAX: usize = 4096;
 
 /// A certificate found good is good for so long, or until it ends; a signature costs more than all else of a small request.
@@ -48,7 +48,7 @@ struct Chain {
 
 /// That a plane's authority has signed a connection's certificate.
 struct Verdict {
-    keys: Arc<Keys>,
+    authority: Arc<ClientCa>,
     subject: Subject,
     from: SystemTime,
     until: SystemTime,
@@ -62,18 +62,18 @@ impl ClientChain {
         }))
     }
 
-    /// Whom the certificate names, if the plane with these keys has signed it and it is valid at `now`.
-    fn subject(&self, keys: &Arc<Keys>, now: SystemTime) -> Result<Subject, identity::Error> {
+    /// Whom the certificate names, if this authority has signed it and it is valid at `now`.
+    fn subject(&self, authority: &Arc<ClientCa>, now: SystemTime) -> Result<Subject, identity::Error> {
         let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(verdict) = &*last
-            && Arc::ptr_eq(&verdict.keys, keys)
+            && Arc::ptr_eq(&verdict.authority, authority)
             && (verdict.from..verdict.until).contains(&now)
         {
             return Ok(verdict.subject.clone());
         }
-        let subject = keys.clients.verify(&self.0.certificates, now)?;
+        let subject = authority.verify(&self.0.certificates, now)?;
         *last = Some(Verdict {
-            keys: Arc::clone(keys),
+            authority: Arc::clone(authority),
             from: now,
             until: subject.not_after.min(now + VERDICT_STANDS),
             subject: subject.clone(),
@@ -82,40 +82,30 @@ impl ClientChain {
     }
 }
 
-/// A plane's keys, parsed.
-pub struct Keys {
-    pub clients: ClientCa,
-    pub tokens: TokenKey,
-}
-
 /// Tells who asks.
 pub struct Authenticator {
-    keys: Bounded<PlaneId, Arc<Keys>>,
+    clients: Bounded<PlaneId, Arc<ClientCa>>,
+    tokens: Bounded<PlaneId, Arc<TokenKey>>,
 }
 
 impl Default for Authenticator {
     fn default() -> Authenticator {
         Authenticator {
-            keys: Bounded::new(KEYS_MAX),
+            clients: Bounded::new(KEYS_MAX),
+            tokens: Bounded::new(KEYS_MAX),
         }
     }
 }
 
 impl Authenticator {
-    pub fn keys(&self, plane: &Plane) -> Result<Arc<Keys>, Status> {
-        if let Some(keys) = self.keys.get(&plane.id) {
-            return Ok(keys);
-        }
-        let unreadable = |error: identity::Error| {
-            tracing::error!(plane = %plane.id, %error, "a plane's keys can't be read");
-            Status::new(Reason::InternalError, "the plane's keys can't be read")
-        };
-        let keys = Arc::new(Keys {
-            clients: ClientCa::from_pem(&plane.record.ca_cert_pem).map_err(unreadable)?,
-            tokens: TokenKey::from_pem(&plane.record.token_key_pem).map_err(unreadable)?,
-        });
-        self.keys.insert(plane.id, Arc::clone(&keys));
-        Ok(keys)
+    /// The authority that signs certificates of the plane's users.
+    fn clients(&self, plane: &Plane) -> Result<Arc<ClientCa>, Status> {
+        at_hand(&self.clients, plane, || ClientCa::from_pem(&plane.record.ca_cert_pem))
+    }
+
+    /// The key that signs the plane's tokens.
+    pub fn tokens(&self, plane: &Plane) -> Result<Arc<TokenKey>, Status> {
+        at_hand(&self.tokens, plane, || TokenKey::from_pem(&plane.record.token_key_pem))
     }
 
     /// Whoever has no credential is anonymous; whoever has one that this plane does not know is refused.
@@ -128,7 +118,7 @@ impl Authenticator {
     ) -> Result<Identity, Status> {
         let mut credential_refused = false;
         if let Some(chain) = chain {
-            match chain.subject(&self.keys(plane)?, planes.world().clock.wall()) {
+            match chain.subject(&self.clients(plane)?, planes.world().clock.wall()) {
                 Ok(subject) => return Ok(authenticated(subject.user, subject.groups)),
                 Err(error) => {
                     tracing::debug!(plane = %plane.id, %error, "a client certificate was refused");
@@ -147,6 +137,24 @@ impl Authenticator {
         }
         Ok(Identity::new(ANONYMOUS, &[UNAUTHENTICATED]))
     }
+}
+
+/// One of a plane's keys, parsed when it is first needed.
+fn at_hand<K>(
+    known: &Bounded<PlaneId, Arc<K>>,
+    plane: &Plane,
+    parse: impl FnOnce() -> Result<K, identity::Error>,
+) -> Result<Arc<K>, Status> {
+    if let Some(key) = known.get(&plane.id) {
+        return Ok(key);
+    }
+    let key = parse().map_err(|error| {
+        tracing::error!(plane = %plane.id, %error, "a plane's keys can't be read");
+        Status::new(Reason::InternalError, "the plane's keys can't be read")
+    })?;
+    let key = Arc::new(key);
+    known.insert(plane.id, Arc::clone(&key));
+    Ok(key)
 }
 
 /// Everybody who has a name is in one group more.
@@ -178,18 +186,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_verdict_stands_for_its_keys_and_until_the_certificate_ends() {
+    fn a_verdict_stands_for_its_authority_and_until_the_certificate_ends() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let [ours, theirs] = ["ours", "theirs"].map(|name| Ca::generate(name, now, &OsRandom).unwrap());
         let life = Duration::from_secs(5);
         let certified = ours.issue_client("ann", &["devs"], life, now, &OsRandom).unwrap();
-        let keys = |ca: &Ca| {
-            Arc::new(Keys {
-                clients: ClientCa::from_pem(ca.certificate_pem()).unwrap(),
-                tokens: TokenKey::generate().unwrap(),
-            })
-        };
-        let (ours, theirs) = (keys(&ours), keys(&theirs));
+        let [ours, theirs] = [ours, theirs].map(|ca| Arc::new(ClientCa::from_pem(ca.certificate_pem()).unwrap()));
         let chain = ClientChain::new(&[CertificateDer::from_pem_slice(certified.certificate_pem.as_bytes()).unwrap()]);
 
         assert_eq!(chain.subject(&ours, now).unwrap().user, "ann");

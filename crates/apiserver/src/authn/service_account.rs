@@ -36,8 +36,7 @@ pub async fn verify_token(
         audiences,
         now,
     };
-    let keys = authenticator.keys(plane)?;
-    let claims = match keys.tokens.public().verify(token, &expected) {
+    let claims = match authenticator.tokens(plane)?.public().verify(token, &expected) {
         Ok(claims) => claims,
         Err(error) => {
             tracing::debug!(plane = %plane.id, %error, "a token was refused");

@@ -86,8 +86,7 @@ fn find(
             Some(respond::object(StatusCode::OK, &tokens::openid_configuration()))
         }
         ["openid", "v1", "jwks"] => {
-            let keys = server.edge().authenticator.keys(plane)?;
-            let tree = tokens::openid_keys(&keys.tokens);
+            let tree = tokens::openid_keys(&*server.edge().authenticator.tokens(plane)?);
             Some(respond::with_type(
                 StatusCode::OK,
                 "application/jwk-set+json",

@@ -169,7 +169,7 @@ async fn answer(
     match duration {
         limits::Duration::Long => {
             let running = metrics::LongRunning::begin(&edge.metrics, context.info.verb.as_str());
-            let response = dispatch(server, context, request).await?;
+            let response = Box::pin(dispatch(server, context, request)).await?;
             // A watch is under way for as long as its body is.
             Ok(response.map(|body| hold(body, (place, running))))
         }
@@ -177,7 +177,8 @@ async fn answer(
             let _place = place;
             let limit = timeout(&context.query);
             tokio::select! {
-                response = dispatch(server, context, request) => response,
+                // Boxed: what is selected from is moved, and this is large.
+                response = Box::pin(dispatch(server, context, request)) => response,
                 () = planes.world().clock.sleep(limit) => Err(Status::new(
                     Reason::Timeout,
                     "Timeout: request did not complete within the allotted timeout",
@@ -289,8 +290,8 @@ async fn answer_review(
                     "a token needs a namespace and a service account",
                 ));
             };
-            let keys = edge.authenticator.keys(plane)?;
-            tokens::request(planes, plane, &keys.tokens, namespace, name, asked).await?
+            let key = edge.authenticator.tokens(plane)?;
+            tokens::request(planes, plane, &key, namespace, name, asked).await?
         }
     };
     Ok(respond::object(StatusCode::CREATED, &answer))

@@ -206,7 +206,8 @@ async fn connection(prepared: impl Future<Output = Option<Prepared>>, stop: Canc
             request.extensions_mut().insert(chain.clone());
         }
         let server = server.clone();
-        async move { Ok::<_, Infallible>(handle(&server, request).await) }
+        // Boxed: the task of each stream is moved several times with all it holds.
+        Box::pin(async move { Ok::<_, Infallible>(handle(&server, request).await) })
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -287,9 +288,5 @@ fn plane_config(server: &ApiServer, plane: &Plane, address: Ipv4Addr) -> Result<
         world.clock.wall(),
         &*world.random,
     )?;
-    let mut config = tls::server_config(Arc::new(Rotating::new(&certificate)?), ClientCertificates::Requested)?;
-    // Pods keep their connections; sessions to be resumed would be kept per plane.
-    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
-    Ok(config)
+    tls::server_config(Arc::new(Rotating::new(&certificate)?), ClientCertificates::Requested)
 }

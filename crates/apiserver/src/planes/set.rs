@@ -12,7 +12,9 @@ use api::{PlaneId, Reason, Status, keys::Layout};
 use bytes::Bytes;
 use futures::StreamExt;
 use identity::{Ca, TokenKey};
-use keyspace::{Compare, KeyRange, Keyspace, Op, OpResult, Options, Previous, Range, Revision, Txn, Watch, Watched};
+use keyspace::{
+    Compare, Event, KeyRange, Keyspace, Op, OpResult, Options, Previous, Range, Revision, Txn, Watch, Watched,
+};
 use tokio::sync::OnceCell;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use world::World;
@@ -78,7 +80,7 @@ struct Inner {
     advertise: Option<SocketAddrV4>,
     addresses: Addresses,
     opened: Bounded<PlaneId, Arc<Plane>>,
-    /// Counts evictions, so that a record read before one is not kept after it.
+    /// Counts evictions, so that a record read or written before one is not kept after it.
     evictions: AtomicU64,
     custom: Bounded<PlaneId, Arc<CustomResources>>,
     root: OnceCell<Arc<Plane>>,
@@ -208,11 +210,16 @@ impl Planes {
         } else {
             plane
         };
-        self.0.opened.insert(id, Arc::clone(&plane));
-        if self.0.evictions.load(Ordering::SeqCst) != evictions {
-            self.0.opened.remove(&id);
-        }
+        self.keep_open(&plane, evictions);
         Ok(plane)
+    }
+
+    /// Keeps a plane at hand whose record was read or written when there had been so many evictions.
+    fn keep_open(&self, plane: &Arc<Plane>, evictions: u64) {
+        self.0.opened.insert(plane.id, Arc::clone(plane));
+        if self.0.evictions.load(Ordering::SeqCst) != evictions {
+            self.0.opened.remove(&plane.id);
+        }
     }
 
     /// The living plane of that name.
@@ -250,41 +257,47 @@ impl Planes {
             self.0.world.random.fill(&mut random);
             let id = PlaneId::from_random(random);
             let owner = kubernetes_owner(id);
-            let Ok(address) = self
-                .0
-                .addresses
-                .allocate_address(&self.0.ranges.pods_door, &owner)
-                .await?
-            else {
+            let Ok(address) = self.0.addresses.free_address(&self.0.ranges.pods_door).await? else {
                 return Err(Status::new(
                     Reason::InternalError,
                     "the range of the Pods' door is full: no plane can be made",
                 ));
             };
             let record = self.new_record(id, &spec, address, Isolation::Shared)?;
+            let (address_is_free, claim) = Addresses::claim_of_address(address, &owner);
             let txn = Txn {
                 compares: vec![
                     Compare::unchanged(record_key(id), Revision(0)),
                     Compare::unchanged(name_key(&spec.name), Revision(0)),
+                    address_is_free,
                 ],
                 success: vec![
                     Op::put(record_key(id), encode_record(&record)),
                     Op::put(name_key(&spec.name), id.to_string()),
+                    claim,
                 ],
                 failure: Vec::new(),
             };
-            let txned = self.0.shared.txn(txn, Options::default()).await;
-            match txned {
-                Ok(txned) if txned.succeeded => {
-                    if spec.bootstrap == Bootstrap::Materialised {
-                        self.open(id).await?;
-                    }
-                    return Ok(record);
-                }
-                Ok(_) => self.0.addresses.release_address(address, &owner).await?,
-                // It may have happened; then the name leads to it, and the address stays its own.
-                Err(error) => return Err(refuse(error)),
+            let evictions = self.0.evictions.load(Ordering::SeqCst);
+            // If it fails it may have happened all the same; then the name leads to it.
+            let txned = self.0.shared.txn(txn, Options::default()).await.map_err(refuse)?;
+            if !txned.succeeded {
+                continue;
             }
+            if spec.bootstrap == Bootstrap::Materialised {
+                self.open(id).await?;
+                return Ok(record);
+            }
+            let plane = Arc::new(Plane {
+                id,
+                record: record.clone(),
+                revision: txned.revision,
+                keyspace: Arc::clone(&self.0.shared),
+                layout: Layout::Shared,
+            });
+            // Whoever asked for it opens it next.
+            self.keep_open(&plane, evictions);
+            return Ok(record);
         }
         Err(Status::new(
             Reason::AlreadyExists,
@@ -438,7 +451,6 @@ impl Planes {
         let failed = |error: identity::Error| Status::new(Reason::InternalError, error.to_string());
         let world = &self.0.world;
         let ca = Ca::generate(&format!("mangrove-{id}"), world.clock.wall(), &*world.random).map_err(failed)?;
-        let token_key = TokenKey::generate().map_err(failed)?;
         Ok(PlaneRecord {
             id,
             name: spec.name.clone(),
@@ -446,7 +458,7 @@ impl Planes {
             created: crate::registry::meta::now(&*world.clock),
             ca_cert_pem: ca.certificate_pem().to_owned(),
             ca_key_pem: ca.key_pem().to_owned(),
-            token_key_pem: token_key.pem().to_owned(),
+            token_key_pem: TokenKey::generate_pem().map_err(failed)?,
             kubernetes_service_ip: address,
             template_version: match spec.bootstrap {
                 Bootstrap::Templated => template::VERSION,
@@ -484,7 +496,8 @@ async fn follow_records(planes: Weak<Inner>) {
                     continue;
                 };
                 let Some(inner) = planes.upgrade() else { return };
-                for event in &events {
+                // A record that was just made takes the place of none.
+                for event in events.iter().filter(|event| !is_first(event)) {
                     let id = event.key().strip_prefix(RECORDS.as_bytes());
                     let id = id.and_then(|id| std::str::from_utf8(id).ok()?.parse().ok());
                     if let Some(id) = id {
@@ -495,6 +508,10 @@ async fn follow_records(planes: Weak<Inner>) {
         }
         clock.sleep(RETRY_AFTER).await;
     }
+}
+
+fn is_first(event: &Event) -> bool {
+    matches!(event, Event::Put { kv, .. } if kv.version == 1)
 }
 
 /// `default/kubernetes` of a plane, as owner of its address.

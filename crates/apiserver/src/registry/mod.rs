@@ -48,7 +48,7 @@ pub(crate) use refusals::{forbidden as refuse_forbidden, invalid as refuse_inval
 
 use crate::{
     Body,
-    admission::Turns,
+    admission::{BirthFinalizers, Turns},
     context::{Context, PlaneRef, Verb},
     http::Edge,
     planes::{ChangeClass, Plane, Planes},
@@ -68,6 +68,7 @@ struct Inner {
     leases: Leases,
     projections: Projections,
     quota_turns: Turns,
+    birth_finalizers: BirthFinalizers,
 }
 
 impl Registry {
@@ -85,6 +86,7 @@ impl Registry {
             leases: Leases::default(),
             projections: Projections::default(),
             quota_turns: Turns::default(),
+            birth_finalizers: BirthFinalizers::default(),
         }))
     }
 
@@ -94,6 +96,16 @@ impl Registry {
 
     pub(crate) fn quota_turns(&self) -> &Turns {
         &self.0.quota_turns
+    }
+
+    pub(crate) fn birth_finalizers(&self) -> &BirthFinalizers {
+        &self.0.birth_finalizers
+    }
+
+    /// Lets every object of this resource that is made in the super plane have the finalizer from the start, so that whoever holds
+    /// such objects by it has nothing to write first.
+    pub fn hold_from_birth(&self, resource: &Resource, finalizer: &str) {
+        self.0.birth_finalizers.add(resource, finalizer);
     }
 
     fn edge(&self) -> &Edge {
@@ -112,7 +124,7 @@ impl Registry {
     pub async fn handle(&self, context: Context, request: Request<Body>) -> Result<Response<Body>, Status> {
         let info = &context.info;
         if info.plane == PlaneRef::All {
-            return self.handle_all_planes(&context).await;
+            return Box::pin(self.handle_all_planes(&context)).await;
         }
         let kind = self
             .kind(&context.plane, &info.group, &info.version, &info.resource)
@@ -144,13 +156,13 @@ impl Registry {
     ) -> Result<Response<Body>, Status> {
         let info = &context.info;
         if let Some(projection) = self.projection(&context.plane, kind) {
-            return self.handle_projected(context, kind, &*projection).await;
+            return Box::pin(self.handle_projected(context, kind, &*projection)).await;
         }
         if !info.subresource.is_empty() {
-            return self.handle_subresource(context, kind, request).await;
+            return Box::pin(self.handle_subresource(context, kind, request)).await;
         }
         if kind.is_core("bindings") {
-            return self.bind(context, kind, request).await;
+            return Box::pin(self.bind(context, kind, request)).await;
         }
         if !kind.info().is_stored() {
             return self.handle_not_stored(context, kind);
@@ -158,16 +170,17 @@ impl Registry {
         if !kind.info().has_verb(info.verb.as_str()) {
             return Err(refusals::method_not_allowed());
         }
+        // Boxed, or each would take as much memory as the largest, and every future around it as well.
         match info.verb {
             Verb::Get => self.get(context, kind).await,
-            Verb::List => self.list(context, kind).await,
-            Verb::Watch => self.watch(context, kind).await,
-            Verb::Create => self.create(context, kind, request).await,
+            Verb::List => Box::pin(self.list(context, kind)).await,
+            Verb::Watch => Box::pin(self.watch(context, kind)).await,
+            Verb::Create => Box::pin(self.create(context, kind, request)).await,
             // Lists are neither replaced nor patched.
             Verb::Update | Verb::Patch if context.info.name.is_none() => Err(refusals::method_not_allowed()),
-            Verb::Update | Verb::Patch => self.modify(context, kind, request).await,
-            Verb::Delete => self.delete(context, kind, request).await,
-            Verb::DeleteCollection => self.delete_collection(context, kind, request).await,
+            Verb::Update | Verb::Patch => Box::pin(self.modify(context, kind, request)).await,
+            Verb::Delete => Box::pin(self.delete(context, kind, request)).await,
+            Verb::DeleteCollection => Box::pin(self.delete_collection(context, kind, request)).await,
             Verb::NonResource(_) => Err(refusals::unknown_resource()),
         }
     }
@@ -187,17 +200,17 @@ impl Registry {
             return Err(refusals::method_not_allowed());
         }
         match (info.subresource.as_str(), &info.verb) {
-            ("scale", _) => self.scale(context, kind, request).await,
+            ("scale", _) => Box::pin(self.scale(context, kind, request)).await,
             // Discovery gives the log the kind of a Pod, so this comes first.
             ("log" | "exec" | "attach" | "portforward", _) if kind.is_core("pods") => {
-                self.stream(context, kind, request).await
+                Box::pin(self.stream(context, kind, request)).await
             }
             (_, Verb::Get) if described.kind == kind.resource().kind => self.get(context, kind).await,
             (_, Verb::Update | Verb::Patch) if described.kind == kind.resource().kind => {
-                self.modify(context, kind, request).await
+                Box::pin(self.modify(context, kind, request)).await
             }
-            ("binding", Verb::Create) if kind.is_core("pods") => self.bind(context, kind, request).await,
-            ("eviction", Verb::Create) if kind.is_core("pods") => self.evict(context, kind, request).await,
+            ("binding", Verb::Create) if kind.is_core("pods") => Box::pin(self.bind(context, kind, request)).await,
+            ("eviction", Verb::Create) if kind.is_core("pods") => Box::pin(self.evict(context, kind, request)).await,
             (subresource, _) => Err(Status::new(
                 Reason::NotFound,
                 format!("{}/{subresource} is not served", kind.resource().plural),

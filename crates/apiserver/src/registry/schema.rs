@@ -1,16 +1,19 @@
 //! Custom objects and their schemas: what is kept, filled in and refused.
 
-use api::{Status, decode::Strictness, status::Cause};
+use std::sync::LazyLock;
+
+use api::{Status, decode::Strictness, schema::Type, status::Cause};
 use serde_json::{Map, Value};
 
 use crate::planes::CustomResource;
 
-const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+static OBJECT_META: LazyLock<Option<&'static Type>> =
+    LazyLock::new(|| api::schema::of_definition("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"));
 
 /// Drops what the schema does not know, naming it. `metadata` is decoded as that of built-in kinds.
 pub fn decode(custom: &CustomResource, tree: &mut Value) -> Result<Strictness, Status> {
     let mut strictness = Strictness::default();
-    if let Some(schema) = api::schema::of_definition(OBJECT_META) {
+    if let Some(schema) = *OBJECT_META {
         let decoded = api::decode::decode_type(schema, &mut tree["metadata"])
             .map_err(|problem| api::decode::cannot_be_handled(&custom.info.resource, &problem))?;
         let problems = decoded.problems.into_iter();

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::House;
+use crate::harness::{CONFIG_MAPS, House};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const CRONTABS: &str = "/apis/stable.example.com/v1/namespaces/default/crontabs";
@@ -162,6 +162,29 @@ async fn the_super_plane_has_virtual_clusters() {
     assert_eq!(made["kind"], "VirtualCluster");
     assert_eq!(api.names(clusters).await, ["acme"]);
     assert_eq!(status, 404);
+}
+
+#[tokio::test]
+async fn what_is_held_from_birth_has_its_finalizer_once_and_in_the_super_plane_alone() {
+    let house = House::new();
+    let api = house.root();
+    let clusters = "/apis/tenancy.mangrove.io/v1alpha1/virtualclusters";
+    let registry = house.server.registry();
+    registry.hold_from_birth(&api::resource::VIRTUAL_CLUSTERS, "example.org/held");
+    registry.hold_from_birth(&api::resource::CONFIG_MAPS, "example.org/held");
+
+    let plain = api
+        .made(clusters, &json!({"metadata": {"name": "a"}, "spec": {}}))
+        .await;
+    let finalizers = json!(["example.org/own", "example.org/held"]);
+    let by_hand = json!({"metadata": {"name": "b", "finalizers": finalizers}, "spec": {}});
+    let by_hand = api.made(clusters, &by_hand).await;
+    let elsewhere = house.tenant("acme").await;
+    let elsewhere = elsewhere.made(CONFIG_MAPS, &json!({"metadata": {"name": "c"}})).await;
+
+    assert_eq!(plain["metadata"]["finalizers"], json!(["example.org/held"]));
+    assert_eq!(by_hand["metadata"]["finalizers"], finalizers);
+    assert!(elsewhere["metadata"].get("finalizers").is_none());
 }
 
 #[tokio::test]

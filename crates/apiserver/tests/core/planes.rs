@@ -66,6 +66,19 @@ async fn a_name_is_taken_once() {
 }
 
 #[tokio::test]
+async fn a_name_that_many_want_at_once_is_taken_once_with_one_address() {
+    let house = House::new();
+    let planes = house.server.planes();
+
+    let made = futures::future::join_all((0..8).map(|_| planes.create(spec("acme")))).await;
+
+    let made: Vec<_> = made.into_iter().flatten().collect();
+    assert_eq!(made.len(), 1);
+    assert_eq!(planes.find("acme").await.unwrap(), Some(made[0].id));
+    assert_eq!(keys(&house).await.len(), 3);
+}
+
+#[tokio::test]
 async fn two_planes_do_not_see_each_other() {
     let house = House::new();
     let (acme, globex) = (house.tenant("acme").await, house.tenant("globex").await);
