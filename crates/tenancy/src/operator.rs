@@ -25,8 +25,8 @@ use status::{Phase, Status};
 /// On VirtualClusters: held until nothing of the tenant is left.
 pub const FINALIZER: &str = "tenancy.mangrove.io/plane";
 
-/// Planes made or ended at once.
-const WORKERS: usize = 4;
+/// Planes made or ended at once. Each waits for the disk most of the time.
+const WORKERS: usize = 16;
 
 /// Namespaces that are ending are watched; this is for one whose event came before it was listed.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -35,6 +35,8 @@ pub struct OperatorOptions {
     /// The super plane alone.
     pub super_sources: Sources,
     pub super_plane: PlaneKey,
+    /// From [`crate::virtual_cluster::follow`].
+    pub clusters: Informer,
     pub tenants: Arc<dyn Provisioner>,
     pub world: World,
 }
@@ -66,7 +68,7 @@ pub fn start(options: OperatorOptions) -> Result<Tasks, client::Error> {
     let operator = Arc::new(Operator {
         client: options.super_sources.client(&options.super_plane)?,
         tenants: options.tenants,
-        clusters: Informer::start(&options.super_sources, VIRTUAL_CLUSTERS, InformerOptions::default()),
+        clusters: options.clusters,
         namespaces: Informer::start(&options.super_sources, resource::NAMESPACES, labelled),
         world: options.world.clone(),
     });
@@ -119,6 +121,7 @@ impl Operator {
                 .await?;
             return Ok(Outcome::Done);
         }
+        // A super plane of ours gives it the finalizer at its creation.
         if !finalizers(&cluster).iter().any(|finalizer| finalizer == FINALIZER) {
             let mut finalizers = finalizers(&cluster);
             finalizers.push(FINALIZER.to_owned());

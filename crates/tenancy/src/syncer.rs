@@ -27,7 +27,9 @@ use std::{
 };
 
 use api::{Object, PlaneId};
-use client::{Client, EventRecorder, ObjectKey, Outcome, PlaneKey, QueueOptions, SourceId, Sources, Tasks, WorkQueue};
+use client::{
+    Client, EventRecorder, Informer, ObjectKey, Outcome, PlaneKey, QueueOptions, SourceId, Sources, Tasks, WorkQueue,
+};
 use world::World;
 
 use crate::{
@@ -53,6 +55,8 @@ pub struct SyncerOptions {
     pub super_sources: Sources,
     pub super_plane: PlaneKey,
     pub super_cluster: SuperCluster,
+    /// From [`virtual_cluster::follow`].
+    pub clusters: Informer,
     /// Tenants' planes.
     pub planes: Sources,
     pub tenants: Arc<dyn Provisioner>,
@@ -149,7 +153,7 @@ pub fn start(options: SyncerOptions) -> Result<Tasks, client::Error> {
     let sides = Sides::start(&options);
     let clusters = sides.below.virtual_clusters.clone();
     let weight_of = move |plane: &PlaneId| {
-        let cluster = sides::virtual_cluster_of(&clusters, *plane);
+        let cluster = virtual_cluster::of_plane(&clusters, *plane);
         cluster.map_or(1, |cluster| virtual_cluster::weight(&cluster))
     };
     let queue = WorkQueue::fair(&options.world, limited, |item: &Item| item.plane, weight_of);

@@ -1,8 +1,9 @@
-//! What a VirtualCluster asks for, read from the object.
+//! VirtualClusters: followed once for all who look at them, and what one asks for, read from the object.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::Object;
+use api::{Object, PlaneId, resource::VIRTUAL_CLUSTERS};
+use client::{Informer, InformerOptions, Sources};
 use serde_json::Value;
 
 /// Names that would be taken for the platform's own: kubeconfigs call the super cluster by it.
@@ -13,6 +14,24 @@ const NAME_MAX: usize = 63;
 
 /// Weights are shares: a hundred to one is as unequal as two tenants can be.
 const WEIGHT_MAX: u64 = 100;
+
+/// Index of VirtualClusters by their plane.
+const OF_PLANE: &str = "plane";
+
+/// All VirtualClusters of the super plane. There may be thousands, and each is read and kept once an informer.
+pub fn follow(super_sources: &Sources) -> Informer {
+    let by_plane = InformerOptions::default().index(OF_PLANE, |_, cluster| {
+        let plane = cluster.tree()["status"]["plane"].as_str();
+        plane.map(str::to_owned).into_iter().collect()
+    });
+    Informer::start(super_sources, VIRTUAL_CLUSTERS, by_plane)
+}
+
+/// The VirtualCluster of a plane, out of those that are followed.
+pub fn of_plane(clusters: &Informer, plane: PlaneId) -> Option<Object> {
+    let found = clusters.by_index(OF_PLANE, plane.as_str());
+    found.into_iter().map(|(_, cluster)| cluster).next()
+}
 
 /// What is synced for a tenant only if its VirtualCluster says so.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

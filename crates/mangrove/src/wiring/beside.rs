@@ -205,8 +205,9 @@ impl Wires {
             tenants: self.tenants(),
             inner: Arc::new(SuperStreams::new(self.below.clone())),
         }));
-        let seen = self.local_sources("system:mangrove:nodes");
-        let views = tenancy::nodes::NodeViews::start(&seen, &self.local, self.world.clone())?;
+        let name = "system:mangrove:nodes";
+        let seen = tenancy::virtual_cluster::follow(&self.local_sources(name));
+        let views = tenancy::nodes::NodeViews::start(seen, self.as_component(name), self.world.clone());
         api.registry().project(&resource::NODES, Arc::new(Nodes(views)));
         api.registry()
             .project(&resource::STORAGE_CLASSES, Arc::new(StorageClasses));
@@ -223,11 +224,12 @@ impl Wires {
             world: self.world.clone(),
         };
         let operators = self.super_sources("mangrove-operator");
+        let clusters = tenancy::virtual_cluster::follow(&operators);
         let mut tasks = vec![
             mirror::start(&mirrored, &MIRRORED)?,
             taken::start(&operators, &self.super_plane, self.api.planes().clone()),
             credentials::start(
-                &operators,
+                clusters.clone(),
                 self.below.clone(),
                 &self.namespace,
                 self.kubeconfigs.clone(),
@@ -236,6 +238,7 @@ impl Wires {
             tenancy::operator::start(tenancy::operator::OperatorOptions {
                 super_sources: operators,
                 super_plane: self.super_plane.clone(),
+                clusters: clusters.clone(),
                 tenants: self.tenants(),
                 world: self.world.clone(),
             })?,
@@ -243,6 +246,7 @@ impl Wires {
                 super_sources: self.super_sources("mangrove-syncer"),
                 super_plane: self.super_plane.clone(),
                 super_cluster: self.super_cluster.clone(),
+                clusters,
                 planes: self.planes("system:mangrove:syncer"),
                 tenants: self.tenants(),
                 policy: tenancy::policy::Policy {

@@ -8,7 +8,7 @@ use api::{
     resource::{SECRETS, VIRTUAL_CLUSTERS},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use client::{Client, DeleteOptions, Informer, InformerOptions, ObjectKey, Outcome, Sources, Tasks, WorkQueue};
+use client::{Client, DeleteOptions, Informer, ObjectKey, Outcome, Tasks, WorkQueue};
 use identity::kubeconfig;
 use serde_json::json;
 use world::World;
@@ -31,7 +31,7 @@ struct Credentials {
 
 /// Keeps the Secrets; it ends when the returned tasks are stopped or dropped.
 pub fn start(
-    super_sources: &Sources,
+    clusters: Informer,
     client: Client,
     namespace: &str,
     kubeconfigs: Arc<Kubeconfigs>,
@@ -39,7 +39,7 @@ pub fn start(
 ) -> Tasks {
     let tasks = Tasks::new();
     let credentials = Credentials {
-        clusters: Informer::start(super_sources, VIRTUAL_CLUSTERS, InformerOptions::default()),
+        clusters,
         client,
         namespace: namespace.to_owned(),
         kubeconfigs,

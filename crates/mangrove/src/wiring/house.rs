@@ -72,6 +72,8 @@ impl House {
             ranges: apiserver::ServiceRanges::default(),
             advertise: advertised(listen),
         });
+        api.registry()
+            .hold_from_birth(&resource::VIRTUAL_CLUSTERS, tenancy::operator::FINALIZER);
         let root = api.planes().root().await.context("opening the super plane")?;
         progress.done("planes");
 
@@ -221,8 +223,9 @@ impl House {
             tenants: tenants.clone(),
             inner: Arc::new(kubelets),
         }));
+        let clusters = tenancy::virtual_cluster::follow(&super_sources("system:mangrove"));
         let views =
-            tenancy::nodes::NodeViews::start(&super_sources("system:mangrove:nodes"), &root_key, world.clone())?;
+            tenancy::nodes::NodeViews::start(clusters.clone(), as_component("system:mangrove:nodes"), world.clone());
         api.registry().project(&resource::NODES, Arc::new(Nodes(views)));
         api.registry()
             .project(&resource::STORAGE_CLASSES, Arc::new(StorageClasses));
@@ -230,6 +233,7 @@ impl House {
             tenancy::operator::start(tenancy::operator::OperatorOptions {
                 super_sources: super_sources("system:mangrove:operator"),
                 super_plane: root_key.clone(),
+                clusters: clusters.clone(),
                 tenants: tenants.clone(),
                 world: world.clone(),
             })?,
@@ -237,6 +241,7 @@ impl House {
                 super_sources: super_sources("system:mangrove:syncer"),
                 super_plane: root_key.clone(),
                 super_cluster: super_cluster.clone(),
+                clusters,
                 planes: planes("system:mangrove:syncer"),
                 tenants: tenants.clone(),
                 policy: tenancy::policy::Policy {

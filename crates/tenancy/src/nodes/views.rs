@@ -2,11 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use api::{
-    Object, PlaneId,
-    resource::{self, VIRTUAL_CLUSTERS},
-};
-use client::{Client, Informer, InformerOptions, ListOptions, Notice, PlaneKey, Sources, Tasks};
+use api::{Object, PlaneId, resource};
+use client::{Client, Informer, ListOptions, Notice, Tasks};
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 use world::World;
@@ -21,7 +18,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The views of all tenants. They end when this is dropped.
 pub struct NodeViews {
-    known: watch::Receiver<Known>,
+    known: Arc<watch::Sender<Known>>,
     world: World,
     _tasks: Tasks,
 }
@@ -29,6 +26,8 @@ pub struct NodeViews {
 #[derive(Default)]
 struct Known {
     tenants: HashMap<String, Entry>,
+    /// At this revision of the super cluster nothing was seen any more by what a tenant that has gone had asked for.
+    gone_until: u64,
 }
 
 /// What a tenant sees.
@@ -38,6 +37,8 @@ enum Entry {
     Settled(Arc<Settings>, u64),
     /// New settings are known, and the revision from which they hold is being asked for.
     Changing,
+    /// Nothing, since its VirtualCluster was not heard of when it asked.
+    Blind,
 }
 
 /// How one plane sees nodes, until that changes.
@@ -52,31 +53,32 @@ pub struct NodeView {
 }
 
 impl NodeViews {
-    pub fn start(super_sources: &Sources, super_plane: &PlaneKey, world: World) -> Result<NodeViews, client::Error> {
-        let (changed, known) = watch::channel(Known::default());
+    /// `clusters` from [`crate::virtual_cluster::follow`], `super_client` for the plane that they are of.
+    pub fn start(clusters: Informer, super_client: Client, world: World) -> NodeViews {
+        let known = Arc::new(watch::Sender::new(Known::default()));
         let tasks = Tasks::new();
         let follower = Follower {
-            clusters: Informer::start(super_sources, VIRTUAL_CLUSTERS, InformerOptions::default()),
-            client: super_sources.client(super_plane)?,
+            clusters,
+            client: super_client,
             world: world.clone(),
-            changed,
+            changed: known.clone(),
         };
         tasks.spawn(follower.run());
-        Ok(NodeViews {
+        NodeViews {
             known,
             world,
             _tasks: tasks,
-        })
+        }
     }
 
     /// The view of the plane of the tenant by this name. Waits a little while it is not known or just changing; `None` if
     /// the views have ended.
     pub async fn view(&self, plane: PlaneId, tenant: &str) -> Option<NodeView> {
-        let mut known = self.known.clone();
+        let mut known = self.known.subscribe();
         let is_settled = |known: &Known| matches!(known.tenants.get(tenant), Some(Entry::Settled(..)));
         let entry = tokio::select! {
             settled = known.wait_for(is_settled) => settled.ok()?.tenants.get(tenant).cloned(),
-            () = self.world.clock.sleep(WAIT_MAX) => None,
+            () = self.world.clock.sleep(WAIT_MAX) => self.blind(tenant),
         };
         let (settings, since) = match entry {
             Some(Entry::Settled(settings, since)) => (Some(settings), since),
@@ -89,6 +91,17 @@ impl NodeViews {
             since,
             known,
         })
+    }
+
+    /// Remembers that somebody sees no node though there may be some; what there is by now to see instead, if anything.
+    fn blind(&self, tenant: &str) -> Option<Entry> {
+        let mut entry = None;
+        self.known.send_if_modified(|known| {
+            let now = known.tenants.entry(tenant.to_owned()).or_insert(Entry::Blind);
+            entry = Some(now.clone());
+            false
+        });
+        entry
     }
 }
 
@@ -110,7 +123,7 @@ impl NodeView {
             let is_another = |known: &Known| match known.tenants.get(&*tenant) {
                 Some(Entry::Settled(now, _)) => Some(now) != settings.as_ref(),
                 Some(Entry::Changing) => true,
-                None => settings.is_some(),
+                None | Some(Entry::Blind) => settings.is_some(),
             };
             // The views' own end is one as well.
             let _ = known.wait_for(is_another).await;
@@ -122,7 +135,7 @@ struct Follower {
     clusters: Informer,
     client: Client,
     world: World,
-    changed: watch::Sender<Known>,
+    changed: Arc<watch::Sender<Known>>,
 }
 
 impl Follower {
@@ -144,11 +157,15 @@ impl Follower {
                 Notice::Change(change) => self.take(&change.key.name, change.new.as_ref()).await,
                 Notice::Rescan => {
                     let all = self.clusters.all();
-                    self.changed.send_modify(|known| {
-                        known
-                            .tenants
-                            .retain(|name, _| all.iter().any(|(key, _)| *key.name == **name))
-                    });
+                    let gone: Vec<String> = (self.changed.borrow().tenants.iter())
+                        .filter(|(name, entry)| {
+                            **entry != Entry::Blind && !all.iter().any(|(key, _)| *key.name == ***name)
+                        })
+                        .map(|(name, _)| name.clone())
+                        .collect();
+                    for name in gone {
+                        self.take(&name, None).await;
+                    }
                     for (key, cluster) in &all {
                         self.take(&key.name, Some(cluster)).await;
                     }
@@ -163,19 +180,30 @@ impl Follower {
             self.changed.send_modify(|known| {
                 known.tenants.remove(name);
             });
+            let gone_until = self.revision().await;
+            self.changed.send_if_modified(|known| {
+                known.gone_until = gone_until;
+                false
+            });
             return;
         };
         let settings = Arc::new(Settings::of(cluster));
-        let is_known = match self.changed.borrow().tenants.get(name) {
-            Some(Entry::Settled(known, _)) => *known == settings,
-            _ => false,
-        };
-        if is_known {
+        self.changed.send_if_modified(|known| {
+            let entry = match known.tenants.get(name) {
+                Some(Entry::Settled(before, _)) if *before == settings => return false,
+                Some(_) => Entry::Changing,
+                // Nobody sees anything by other settings, so these hold since they are there.
+                None => {
+                    let written = cluster.resource_version().parse().unwrap_or(0);
+                    Entry::Settled(settings.clone(), known.gone_until.max(written))
+                }
+            };
+            known.tenants.insert(name.to_owned(), entry);
+            true
+        });
+        if self.changed.borrow().tenants.get(name) != Some(&Entry::Changing) {
             return;
         }
-        self.changed.send_modify(|known| {
-            known.tenants.insert(name.to_owned(), Entry::Changing);
-        });
         let since = self.revision().await;
         self.changed.send_modify(|known| {
             known.tenants.insert(name.to_owned(), Entry::Settled(settings, since));

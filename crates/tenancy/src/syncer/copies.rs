@@ -16,24 +16,29 @@ pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 impl Shared {
     pub(super) async fn handle_copy(&self, tenant: &Tenant, kind: Copied, key: &ObjectKey) -> Handled {
+        let cached = self.sides.above.of(kind).get(key);
+        let is_needed = self.is_needed(kind, key, cached.as_ref());
+        let copies = self
+            .sides
+            .below
+            .of(kind)
+            .by_index(sides::ORIGIN, &sides::origin_key(key));
+        // As with most of what tenants have.
+        if !is_needed && copies.is_empty() {
+            return Ok(Outcome::Done);
+        }
         let namespace = self.tenant_namespace(key).await?;
         let below = namespace
             .as_ref()
             .map(|namespace| tenant.super_namespace(namespace.name(), namespace.uid()));
-        let cached = self.sides.above.of(kind).get(key);
-        let object = match self.is_needed(kind, key, cached.as_ref()) {
+        let object = match is_needed {
             true => self
                 .tenant_object(kind, key)
                 .await?
                 .filter(|object| !object.is_deleting()),
             false => None,
         };
-        for (_, copy) in self
-            .sides
-            .below
-            .of(kind)
-            .by_index(sides::ORIGIN, &sides::origin_key(key))
-        {
+        for (_, copy) in copies {
             if object.is_none() || Some(copy.namespace()) != below.as_deref() {
                 self.delete_copy(kind, &copy).await?;
             }

@@ -141,15 +141,6 @@ impl Below {
     }
 }
 
-/// The VirtualCluster of a plane.
-pub fn virtual_cluster_of(clusters: &Informer, plane: PlaneId) -> Option<Object> {
-    let found = clusters.by_index(OF_PLANE, plane.as_str());
-    found.into_iter().map(|(_, cluster)| cluster).next()
-}
-
-/// Index of VirtualClusters by their plane.
-const OF_PLANE: &str = "plane";
-
 impl Sides {
     pub(super) fn start(options: &SyncerOptions) -> Sides {
         let above = |resource| Informer::start(&options.planes, resource, InformerOptions::default());
@@ -200,14 +191,7 @@ impl Sides {
                         uid.map(str::to_owned).into_iter().collect()
                     }),
                 ),
-                virtual_clusters: Informer::start(
-                    &options.super_sources,
-                    resource::VIRTUAL_CLUSTERS,
-                    InformerOptions::default().index(OF_PLANE, |_, cluster| {
-                        let plane = cluster.tree()["status"]["plane"].as_str();
-                        plane.map(str::to_owned).into_iter().collect()
-                    }),
-                ),
+                virtual_clusters: options.clusters.clone(),
                 volumes: all(resource::PERSISTENT_VOLUMES),
                 nodes: all(resource::NODES),
                 storage_classes: public(resource::STORAGE_CLASSES),

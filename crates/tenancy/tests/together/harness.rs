@@ -17,6 +17,7 @@ use tenancy::{
     policy::Policy,
     reserved::Cidr,
     syncer::{self, SyncerOptions},
+    virtual_cluster,
 };
 use testkit::{
     nodes::FakeNode,
@@ -90,22 +91,20 @@ impl House {
             planes: planes.server.planes().clone(),
             shared: planes.shared.clone(),
         });
+        let clusters = virtual_cluster::follow(&super_sources);
+        let registry = planes.server.registry();
+        registry.hold_from_birth(&VIRTUAL_CLUSTERS, operator::FINALIZER);
         let operator = operator::start(OperatorOptions {
             super_sources: super_sources.clone(),
             super_plane: planes.root.clone(),
+            clusters: clusters.clone(),
             tenants: tenants.clone(),
             world: world.clone(),
         })
         .unwrap();
-        let views = NodeViews::start(&super_sources, &planes.root, world).unwrap();
-        planes
-            .server
-            .registry()
-            .project(&resource::NODES, Arc::new(Nodes(views)));
-        planes
-            .server
-            .registry()
-            .project(&resource::STORAGE_CLASSES, Arc::new(StorageClasses));
+        let views = NodeViews::start(clusters, planes.root(), world);
+        registry.project(&resource::NODES, Arc::new(Nodes(views)));
+        registry.project(&resource::STORAGE_CLASSES, Arc::new(StorageClasses));
         let mut house = House {
             gate: Gate::new(&planes),
             planes,
@@ -147,8 +146,10 @@ impl House {
             client,
         };
         let world = self.planes.world.clone();
+        let super_sources = Sources::new(world.clone(), [source]);
         syncer::start(SyncerOptions {
-            super_sources: Sources::new(world.clone(), [source]),
+            clusters: virtual_cluster::follow(&super_sources),
+            super_sources,
             super_plane: self.planes.root.clone(),
             super_cluster: self.super_cluster.clone(),
             planes: Sources::new(world.clone(), [shared]),
