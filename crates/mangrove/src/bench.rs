@@ -11,6 +11,7 @@ mod platform;
 mod pods;
 mod report;
 mod store;
+mod trust;
 mod usage;
 
 use std::path::PathBuf;

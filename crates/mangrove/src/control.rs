@@ -11,9 +11,11 @@ use std::{
 
 use anyhow::Context;
 use apiserver::{ApiServer, Body, Identity};
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
@@ -149,8 +151,7 @@ impl ControlSocket {
 
     /// A fresh credential for a tenant.
     pub async fn tenant_access(&self, name: &str) -> anyhow::Result<Access> {
-        let access = self.get(&format!("{TENANTS}{name}/kubeconfig")).await?;
-        serde_json::from_value(access).context("reading the platform's answer")
+        serde_json::from_value(self.get(&access_path(name)).await?).context(ANSWER)
     }
 
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
@@ -164,17 +165,57 @@ impl ControlSocket {
 
     async fn ask(&self, request: http::Result<Request<Body>>) -> anyhow::Result<Value> {
         let request = request.context("that is no name of anything here")?;
-        let response = self.clone().call(request).await?;
-        let status = response.status();
-        let body = response
-            .into_body()
-            .collect()
-            .await
-            .map_err(|error| anyhow::anyhow!(error))?
-            .to_bytes();
-        anyhow::ensure!(status == StatusCode::OK, "{}", String::from_utf8_lossy(&body));
-        serde_json::from_slice(&body).context("reading the platform's answer")
+        serde_json::from_slice(&answered(self.clone().call(request).await?).await?).context(ANSWER)
     }
+
+    /// A connection for more than one request.
+    pub async fn connect(&self) -> anyhow::Result<ControlConnection> {
+        let stream = UnixStream::connect(&self.path).await.with_context(|| {
+            format!(
+                "can't reach the platform at {}: it is not running, or you are not root",
+                self.path.display()
+            )
+        })?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // Ends with the sender and the last response's body or, at the latest, with this program.
+        tokio::spawn(connection);
+        Ok(ControlConnection(sender))
+    }
+}
+
+const ANSWER: &str = "reading the platform's answer";
+
+async fn answered(response: Response<Body>) -> anyhow::Result<Bytes> {
+    let status = response.status();
+    let body = response.into_body().collect().await;
+    let body = body.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
+    anyhow::ensure!(status == StatusCode::OK, "{}", String::from_utf8_lossy(&body));
+    Ok(body)
+}
+
+/// One request after the other.
+pub struct ControlConnection(SendRequest<Body>);
+
+impl ControlConnection {
+    async fn send(&mut self, mut request: Request<Body>) -> anyhow::Result<Response<Body>> {
+        request
+            .headers_mut()
+            .entry(http::header::HOST)
+            .or_insert(http::HeaderValue::from_static("mangrove"));
+        self.0.ready().await?;
+        Ok(self.0.send_request(request).await?.map(streaming::body::boxed))
+    }
+
+    /// As [`ControlSocket::tenant_access`].
+    pub async fn tenant_access(&mut self, name: &str) -> anyhow::Result<Access> {
+        let request = Request::get(access_path(name)).body(streaming::body::empty());
+        let response = self.send(request.context("that is no name of a tenant")?).await?;
+        serde_json::from_slice(&answered(response).await?).context(ANSWER)
+    }
+}
+
+fn access_path(tenant: &str) -> String {
+    format!("{TENANTS}{tenant}/kubeconfig")
 }
 
 impl Service<Request<Body>> for ControlSocket {
@@ -186,24 +227,9 @@ impl Service<Request<Body>> for ControlSocket {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let path = self.path.clone();
-        Box::pin(async move {
-            let stream = UnixStream::connect(&path).await.with_context(|| {
-                format!(
-                    "can't reach the platform at {}: it is not running, or you are not root",
-                    path.display()
-                )
-            })?;
-            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-            // Ends with the response's body or, at the latest, with this short-lived program.
-            tokio::spawn(connection);
-            request
-                .headers_mut()
-                .entry(http::header::HOST)
-                .or_insert(http::HeaderValue::from_static("mangrove"));
-            Ok(sender.send_request(request).await?.map(streaming::body::boxed))
-        })
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let socket = self.clone();
+        Box::pin(async move { socket.connect().await?.send(request).await })
     }
 }
 

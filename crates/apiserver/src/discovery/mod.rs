@@ -86,7 +86,8 @@ fn find(
             Some(respond::object(StatusCode::OK, &tokens::openid_configuration()))
         }
         ["openid", "v1", "jwks"] => {
-            let tree = tokens::openid_keys(&*server.edge().authenticator.tokens(plane)?);
+            let key = server.edge().authenticator.tokens(plane)?;
+            let tree = tokens::openid_keys(&key);
             Some(respond::with_type(
                 StatusCode::OK,
                 "application/jwk-set+json",

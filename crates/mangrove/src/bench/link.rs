@@ -10,9 +10,11 @@ use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use identity::kubeconfig::{Credential, Entry};
-use rustls::pki_types::ServerName;
+use rustls::{pki_types::ServerName, sign::SingleCertAndKey};
 use serde_json::Value;
 use tokio::net::TcpStream;
+
+use super::trust::Trust;
 
 #[derive(Clone)]
 pub struct Link {
@@ -24,12 +26,19 @@ pub struct Link {
 
 impl Link {
     pub async fn open(entry: &Entry) -> anyhow::Result<Link> {
-        let (identity, token) = match &entry.credential {
-            Credential::Certificate(certified) => (Some(certified), None),
-            Credential::Token(token) => (None, Some(token.as_str().into())),
+        Link::trusting(&Trust::new(&entry.authority_pem)?, entry).await
+    }
+
+    /// As [`Link::open`], where many entries are of one authority.
+    pub async fn trusting(trust: &Trust, entry: &Entry) -> anyhow::Result<Link> {
+        let mut config = trust.config.clone();
+        let token = match &entry.credential {
+            Credential::Certificate(certified) => {
+                config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified.to_rustls()?));
+                None
+            }
+            Credential::Token(token) => Some(token.as_str().into()),
         };
-        let mut config = identity::tls::client_config(&entry.authority_pem, identity)?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
         let uri: http::Uri = entry.server.parse().context("reading the server's address")?;
         let host = uri.host().context("the server's address has no host")?;
         let address = (host, uri.port_u16().unwrap_or(443));

@@ -1,6 +1,7 @@
 //! Many tenants: how fast planes are made, and what each costs while it is left alone.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -8,6 +9,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -17,9 +19,10 @@ use super::{
     load::{Until, closed_loop},
     platform::{Platform, virtual_cluster, virtual_clusters},
     report::{Report, short},
-    usage::disk_bytes,
+    trust::Trust,
+    usage::{disk_bytes, own_cpu},
 };
-use crate::control::ControlSocket;
+use crate::control::ControlConnection;
 
 #[derive(Args, Clone)]
 pub struct Options {
@@ -53,28 +56,36 @@ const SUPER_KINDS: [&str; 7] = [
 ];
 
 pub async fn run(options: &Options, platform: &Platform) -> anyhow::Result<Report> {
-    let super_plane = Link::open(&platform.administrator()?).await?;
+    let administrator = platform.administrator()?;
+    let super_plane = Link::open(&administrator).await?;
+    let lanes = usize::try_from(options.at_once)?;
+    let mut control = Vec::new();
+    for _ in 0..lanes {
+        control.push(tokio::sync::Mutex::new(platform.control().connect().await?));
+    }
     let makers = Arc::new(Makers {
         running: Running::follow(&super_plane).await?,
         super_plane: super_plane.clone(),
-        control: platform.control(),
+        control,
+        trust: Trust::new(&administrator.authority_pem)?,
     });
     // The first brings in code and connections that all share.
-    makers.make("warm").await?;
+    makers.make(0, "warm").await?;
     calm(platform).await?;
     let objects_before = super_objects(&super_plane).await?;
     let before = platform.usage()?;
     let disk_before = disk_bytes(platform.data_dir());
 
-    let lanes = usize::try_from(options.at_once)?;
     let work = {
         let makers = makers.clone();
-        move |_lane, number| {
+        move |lane, number| {
             let makers = makers.clone();
-            async move { makers.make(&name(number)).await }
+            async move { makers.make(lane, &name(number)).await }
         }
     };
+    let load_before = own_cpu()?;
     let made = closed_loop(lanes, Until::Count(options.planes), work).await?;
+    let load = own_cpu()?.saturating_sub(load_before);
     let busy = platform.usage()?;
     let settled = calm(platform).await?;
     let after = platform.usage()?;
@@ -90,7 +101,8 @@ pub async fn run(options: &Options, platform: &Platform) -> anyhow::Result<Repor
 
     let resident = after.resident_bytes.saturating_sub(before.resident_bytes);
     let disk = disk_after.saturating_sub(disk_before);
-    let cpu_each = (after.cpu - before.cpu).as_secs_f64() * 1e3 / options.planes as f64;
+    let each = |cpu: Duration| cpu.as_secs_f64() * 1e3 / options.planes as f64;
+    let (cpu_each, load_each) = (each(after.cpu - before.cpu), each(load));
     let method = format!(
         "{} tenants, {} at a time: VirtualCluster created over TLS, its kubeconfig taken, a TLS connection with its client \
          certificate, one ConfigMap written; then left alone.",
@@ -109,6 +121,10 @@ pub async fn run(options: &Options, platform: &Platform) -> anyhow::Result<Repor
         ),
         ("planes a second", short(made.per_second())),
         ("processor time a plane", format!("{} ms", short(cpu_each))),
+        (
+            "processor time a plane, of the load",
+            format!("{} ms", short(load_each)),
+        ),
         ("resident, all processes", bytes(after.resident_bytes)),
         ("resident before", bytes(before.resident_bytes)),
         ("resident while they were made", bytes(busy.resident_bytes)),
@@ -127,6 +143,7 @@ pub async fn run(options: &Options, platform: &Platform) -> anyhow::Result<Repor
     report.figure("create_p99_ms", made.percentile(99.0));
     report.figure("planes_per_second", made.per_second());
     report.figure("cpu_ms_per_plane", cpu_each);
+    report.figure("load_cpu_ms_per_plane", load_each);
     report.figure("resident_bytes_before", before.resident_bytes);
     report.figure("resident_bytes", after.resident_bytes);
     report.figure("resident_bytes_per_plane", resident / options.planes);
@@ -144,29 +161,37 @@ fn name(number: u64) -> String {
 struct Makers {
     super_plane: Link,
     running: Running,
-    control: ControlSocket,
+    /// One a lane, as one who makes tenants has it.
+    control: Vec<tokio::sync::Mutex<ControlConnection>>,
+    trust: Trust,
 }
 
 const WRITTEN: &str = "/api/v1/namespaces/default/configmaps";
 
 impl Makers {
-    async fn make(&self, name: &str) -> anyhow::Result<()> {
+    async fn make(&self, lane: usize, name: &str) -> anyhow::Result<()> {
         let running = self.running.expect(name);
         self.super_plane
             .create(&virtual_clusters(), &virtual_cluster(name))
             .await?;
         running.await.context("the watch of tenants ended")?;
-        let link = Link::open(&self.control.tenant_access(name).await?.into_entry()).await?;
+        let link = self.enter(lane, name).await?;
         let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "written"},
             "data": {"tenant": name}});
         link.create(WRITTEN, &body).await?;
         Ok(())
     }
 
+    /// A connection of the tenant's administrator.
+    async fn enter(&self, lane: usize, name: &str) -> anyhow::Result<Link> {
+        let access = self.control[lane].lock().await.tenant_access(name).await?;
+        Link::trusting(&self.trust, &access.into_entry()).await
+    }
+
     /// As its user who comes back after a long time.
     async fn ask_again(&self, name: &str) -> anyhow::Result<Duration> {
         let begin = Instant::now();
-        let link = Link::open(&self.control.tenant_access(name).await?.into_entry()).await?;
+        let link = self.enter(0, name).await?;
         let answer = link.get(&format!("{WRITTEN}/written")).await?;
         let took = begin.elapsed();
         let answer: Value = serde_json::from_slice(&answer).context("reading a ConfigMap")?;
@@ -204,12 +229,38 @@ impl Running {
     }
 }
 
+/// As much of a watch's event as is waited for.
+#[derive(Deserialize)]
+struct Told<'a> {
+    #[serde(borrow)]
+    object: ToldOf<'a>,
+}
+
+#[derive(Deserialize)]
+struct ToldOf<'a> {
+    #[serde(borrow)]
+    metadata: ToldMeta<'a>,
+    #[serde(borrow, default)]
+    status: ToldStatus<'a>,
+}
+
+#[derive(Deserialize)]
+struct ToldMeta<'a> {
+    #[serde(borrow, default)]
+    name: Cow<'a, str>,
+}
+
+#[derive(Deserialize, Default)]
+struct ToldStatus<'a> {
+    #[serde(borrow, default)]
+    phase: Cow<'a, str>,
+}
+
 async fn settle(events: &mut Events, waiting: &Mutex<HashMap<String, oneshot::Sender<()>>>) -> anyhow::Result<()> {
-    while let Some(event) = events.next().await? {
-        let tenant = &event["object"];
-        let name = tenant["metadata"]["name"].as_str().unwrap_or_default();
-        if tenant["status"]["phase"] == "Running"
-            && let Some(waiter) = lock(waiting).remove(name)
+    while let Some(line) = events.next_line().await? {
+        let told: Told<'_> = serde_json::from_slice(&line).context("reading a watch's event")?;
+        if told.object.status.phase == "Running"
+            && let Some(waiter) = lock(waiting).remove(&*told.object.metadata.name)
         {
             // One that has given up needs no word.
             let _ = waiter.send(());

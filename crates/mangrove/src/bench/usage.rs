@@ -38,6 +38,12 @@ impl Usage {
     }
 }
 
+/// Processor time of this process until now.
+pub fn own_cpu() -> anyhow::Result<Duration> {
+    let stat = Stat::read(Path::new("/proc/self"));
+    Ok(stat.context("reading this process's own times")?.cpu)
+}
+
 struct Stat {
     parent: u32,
     cpu: Duration,
