@@ -335,24 +335,28 @@ impl Inner {
         Ok(())
     }
 
-    /// Notes that a container has ended unseen.
+    /// A container's supervisor does not have it (any more): if it ever ran, it has ended.
     pub(super) async fn lose(&self, container: &Arc<Container>) {
-        let Phase::Running(mut state) = container.phase() else {
-            return;
-        };
-        // Its supervisor may have seen it after all.
         let file = self.container_folder(&container.id).join(CONTAINER_STATE);
-        match persist::read_json::<ContainerState>(&file) {
-            Ok(written) if written.exit.is_some() => state = written,
-            _ => {
-                state.exit = Some(Exit {
-                    code: KILLED,
-                    finished_ns: now_ns(),
-                    cause: ExitCause::Lost,
-                });
+        let written = persist::read_json::<ContainerState>(&file).ok();
+        let state = match (container.phase(), written) {
+            (Phase::Exited(_), _) => return,
+            // Its supervisor has seen it after all.
+            (_, Some(written)) if written.exit.is_some() => written,
+            (Phase::Running(state), _) | (Phase::Created, Some(state)) => {
+                let state = ContainerState {
+                    exit: Some(Exit {
+                        code: KILLED,
+                        finished_ns: now_ns(),
+                        cause: ExitCause::Lost,
+                    }),
+                    ..state
+                };
                 self.keep_state(container, &state).await;
+                state
             }
-        }
+            (Phase::Created, None) => return,
+        };
         container.phase.send_replace(Phase::Exited(state));
         self.tell_of_container(v1::ContainerEventType::ContainerStoppedEvent, container);
     }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::records::{CONTAINER_RECORD, Container, ContainerRecord, Phase, SANDBOX_RECORD, Sandbox, SandboxRecord};
 use super::runtime::{ContainerName, Inner, SandboxName, blocking};
@@ -14,6 +15,9 @@ use crate::supervisor::plan::{CONTAINER_STATE, ContainerState, SUPERVISOR_RECORD
 use crate::supervisor::protocol::{Answer, Call};
 use crate::system::netlink::Netlink;
 use crate::system::{mounts, persist};
+
+/// A supervisor answers within milliseconds, or when the container that it is starting has started.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) async fn recover(inner: &Arc<Inner>) -> Result<()> {
     let to_bury = find_sandboxes(inner).await?;
@@ -110,8 +114,12 @@ async fn find_containers(inner: &Arc<Inner>) -> Result<()> {
     let sandboxes: Vec<Arc<Sandbox>> = inner.state().sandboxes.values().cloned().collect();
     for sandbox in sandboxes {
         let Some(link) = sandbox.link() else { continue };
-        let Ok(Answer::Running { containers }) = link.call(Call::Hello).await else {
-            sandbox.unlink();
+        let hello = tokio::time::timeout(HELLO_TIMEOUT, link.call(Call::Hello)).await;
+        let Ok(Ok(Answer::Running { containers })) = hello else {
+            tracing::warn!(
+                sandbox = sandbox.id,
+                "its supervisor does not answer; ending what is left of it"
+            );
             inner.bury(&sandbox).await?;
             continue;
         };
@@ -122,8 +130,7 @@ async fn find_containers(inner: &Arc<Inner>) -> Result<()> {
                         *phase = Phase::Running(state.clone());
                     }
                 }),
-                None if container.is_running() => inner.lose(&container).await,
-                None => {}
+                None => inner.lose(&container).await,
             }
         }
     }
@@ -143,14 +150,7 @@ fn sweep(inner: &Arc<Inner>) {
     inner.images.sweep();
 
     // A supervisor that nobody knows was made by a server which died before it wrote the sandbox down.
-    for pid in inner.hierarchies.members(&inner.supervisor_cgroup()) {
-        // Helpers and holders of pid namespaces live in their supervisor's session.
-        let session = nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(pid))).map(|session| session.as_raw());
-        if !session.is_ok_and(|session| supervisors.contains(&session)) {
-            tracing::info!(pid, "a supervisor without a sandbox, ended");
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
-        }
-    }
+    inner.end_sessions(|session| !supervisors.contains(&session));
     let root = format!("/{}", inner.options.cgroup_root);
     for name in inner.hierarchies.children(&root) {
         if name != "supervisors" && !living.contains(&name) {

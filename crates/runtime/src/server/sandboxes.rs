@@ -185,9 +185,7 @@ impl Inner {
         })
         .await?;
         for container in self.containers_of(&sandbox.id) {
-            if container.is_running() {
-                self.lose(&container).await;
-            }
+            self.lose(&container).await;
         }
         let record = sandbox.change(|record| {
             record.stopped = true;

@@ -20,7 +20,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{ForkResult, fork, setsid};
+use nix::unistd::{ForkResult, Pid, fork, setsid};
 
 pub(crate) use self::container::{MAX_STALL, set_nonblocking};
 pub(crate) use self::helper::FILTER;
@@ -90,10 +90,19 @@ fn prepare(folder: &Path) -> io::Result<Supervisor> {
     std::env::set_current_dir("/")?;
 
     let plan: plan::SandboxPlan = persist::read_json(&folder.join(SANDBOX_PLAN)).map_err(doing("read the plan"))?;
+    let process = ProcessName::of(std::process::id() as i32).ok_or_else(|| io::Error::other("no /proc"))?;
+    let write_down = |pid_holder: Option<Pid>| {
+        let record = SupervisorRecord {
+            process: process.clone(),
+            pid_holder: pid_holder.map(Pid::as_raw),
+        };
+        persist::write_json_volatile(&plan.folder.join(SUPERVISOR_RECORD), &record)
+    };
+    write_down(None).map_err(doing("write the supervisor's record"))?;
     fs::create_dir_all(&plan.run)?;
     let hierarchies = Hierarchies::find()?;
     hierarchies
-        .enter(&plan.supervisor_cgroup, std::process::id() as i32)
+        .enter(&plan.supervisor_cgroup, process.pid)
         .map_err(doing("enter the supervisors' control group"))?;
 
     let mut flags = CloneFlags::empty();
@@ -121,15 +130,9 @@ fn prepare(folder: &Path) -> io::Result<Supervisor> {
     };
 
     let listener = packet::listen_at(&plan.socket()).map_err(doing("listen"))?;
-    let me = std::process::id() as i32;
-    let process = ProcessName::of(me).ok_or_else(|| io::Error::other("no /proc"))?;
-    persist::write_json_volatile(
-        &plan.folder.join(SUPERVISOR_RECORD),
-        &SupervisorRecord {
-            process,
-            pid_holder: pid_holder.map(|pid| pid.as_raw()),
-        },
-    )?;
+    if pid_holder.is_some() {
+        write_down(pid_holder).map_err(doing("write the supervisor's record"))?;
+    }
     if let Ok(null) = fs::File::open("/dev/null") {
         let _ = nix::unistd::dup2_stdin(&null);
         debug_assert!(null.as_raw_fd() > 2);

@@ -80,7 +80,8 @@ pub const CONTAINER_PLAN: &str = "plan.json";
 pub const CONTAINER_STATE: &str = "state.json";
 pub const BUNDLE: &str = "bundle";
 
-/// Written once the supervisor answers.
+/// Written before the supervisor makes anything, so that whoever ends it finds all of it: it leads a session that its helpers
+/// and the holder of its pid namespace are in. Written again when all is made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupervisorRecord {
     pub process: ProcessName,

@@ -15,7 +15,8 @@ pub struct Request {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Call {
-    /// From now on events come here too. Answered with the containers that run; how others ended lies on disk.
+    /// From the answer on events come here too. It tells the containers that run, and waits for those that are being started
+    /// (whoever asked for that may be gone); how others ended lies on disk.
     Hello,
     Start {
         container: String,

@@ -51,6 +51,8 @@ pub struct Supervisor {
     making: Vec<Making>,
     /// Exec'd processes by pid.
     execs: BTreeMap<i32, String>,
+    /// Clients, with their requests, that wait to hear what runs.
+    greetings: Vec<(u64, u64)>,
     stop: Option<(u64, u64)>,
     buffer: Vec<u8>,
 }
@@ -117,6 +119,7 @@ impl Supervisor {
             containers: BTreeMap::new(),
             making: Vec::new(),
             execs: BTreeMap::new(),
+            greetings: Vec::new(),
             stop: None,
             buffer: vec![0; READ_BYTES],
         })
@@ -204,8 +207,27 @@ impl Supervisor {
         // How it ended is on disk; only who still reads its output keeps it here.
         self.containers
             .retain(|_, c| !(matches!(c.phase, Phase::Exited) && c.attached.is_empty()));
+        self.greet();
         self.finish_stop();
         Ok(())
+    }
+
+    /// Says what runs, once nothing is half-way to it.
+    fn greet(&mut self) {
+        if self.containers.values().any(|c| matches!(c.phase, Phase::Starting)) {
+            return;
+        }
+        for (client, request) in std::mem::take(&mut self.greetings) {
+            if let Some(client) = self.clients.get_mut(&client) {
+                client.subscribed = true;
+            }
+            let running = self.containers.iter().filter_map(|(id, c)| match &c.phase {
+                Phase::Running { state, .. } => Some((id.clone(), state.clone())),
+                Phase::Starting | Phase::Exited => None,
+            });
+            let containers = running.collect();
+            self.answer(client, request, Ok((Answer::Running { containers }, Vec::new())));
+        }
     }
 
     fn flush(&mut self, container: &str, index: usize, stream: Stream, now: Instant) {

@@ -1,8 +1,16 @@
-//! Naming a process so that a reused pid is not taken for it.
+//! Naming a process so that a reused pid is not taken for it, and ending one that is nobody's child here.
 
 use std::fs;
+use std::io;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+
+/// After SIGKILL only a process that waits for the kernel is still there.
+const END_TIMEOUT_MS: u16 = 5000;
 
 /// A pid alone is reused, also after a reboot; with the start time and the boot it names one process for ever.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,9 +36,29 @@ impl ProcessName {
     /// Kills exactly this process, or nothing if it is gone.
     pub fn kill(&self) {
         if self.is_alive() {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid), nix::sys::signal::Signal::SIGKILL);
+            end(self.pid);
         }
     }
+}
+
+/// Kills a process and comes back when it does nothing any more.
+pub fn end(pid: i32) {
+    // Opened before the kill: afterwards the number may be another's.
+    let process = open(pid);
+    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    if let Ok(process) = process {
+        let mut set = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut set, PollTimeout::from(END_TIMEOUT_MS));
+    }
+}
+
+/// A descriptor that becomes readable with the process's end.
+fn open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: a plain system call; what it returns is a new descriptor, or an error.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = i32::try_from(nix::errno::Errno::result(fd)?).map_err(io::Error::other)?;
+    // SAFETY: the descriptor was made just now and is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn boot() -> String {
@@ -69,5 +97,14 @@ mod tests {
             ..me
         };
         assert!(!reused.is_alive());
+    }
+
+    #[test]
+    fn a_killed_process_is_gone_when_the_call_returns() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let name = ProcessName::of(child.id() as i32).unwrap();
+        name.kill();
+        assert!(!name.is_alive());
+        child.wait().unwrap();
     }
 }

@@ -1,6 +1,10 @@
 //! Starting supervisors, hearing what they say, and ending those that don't listen.
 
 use super::*;
+use crate::system::process::{self, ProcessName};
+
+/// A helper forks a few times in a row, no more.
+const FORKS_MAX: usize = 10;
 
 impl Inner {
     pub(super) async fn start_supervisor(&self, folder: &Path) -> Result<()> {
@@ -94,17 +98,34 @@ impl Inner {
         }
     }
 
+    /// Ends a supervisor and what it has started outside of containers: helpers (one may be making a container right now) and
+    /// the holder of a pid namespace. When this returns, nothing of it makes or changes anything any more.
     pub(super) fn end_supervisor(&self, folder: &Path) {
         let file = folder.join(SUPERVISOR_RECORD);
-        if let Ok(record) = persist::read_json::<SupervisorRecord>(&file) {
-            record.process.kill();
-            if let Some(holder) = record.pid_holder
-                && let Some(holder) = crate::system::process::ProcessName::of(holder)
-                && fs::read_to_string(format!("/proc/{}/comm", holder.pid)).is_ok_and(|name| name.trim() == "pause")
-            {
-                holder.kill();
+        if let Ok(SupervisorRecord { process: leader, .. }) = persist::read_json(&file) {
+            leader.kill();
+            // The number of a session is given to no new process while the session has members.
+            if ProcessName::of(leader.pid).is_none() {
+                self.end_sessions(|session| session == leader.pid);
             }
         }
         let _ = fs::remove_file(file);
+    }
+
+    /// Ends those in the supervisors' control group that are in such sessions. They may fork until they are dead, so it is looked
+    /// again until there are none.
+    pub(in crate::server) fn end_sessions(&self, chosen: impl Fn(i32) -> bool) {
+        for _ in 0..FORKS_MAX {
+            let mut members = self.hierarchies.members(&self.supervisor_cgroup());
+            members.retain(|pid| {
+                let session = nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(*pid)));
+                // A dead one stays a member until it is reaped.
+                session.is_ok_and(|session| chosen(session.as_raw())) && ProcessName::of(*pid).is_some()
+            });
+            if members.is_empty() {
+                return;
+            }
+            members.into_iter().for_each(process::end);
+        }
     }
 }

@@ -7,18 +7,8 @@ impl Supervisor {
         let done = || Ok((Answer::Done, Vec::new()));
         let outcome = match request.call {
             Call::Hello => {
-                if let Some(client) = self.clients.get_mut(&client) {
-                    client.subscribed = true;
-                }
-                let containers = self
-                    .containers
-                    .iter()
-                    .filter_map(|(id, c)| match &c.phase {
-                        Phase::Running { state, .. } => Some((id.clone(), state.clone())),
-                        Phase::Starting | Phase::Exited => None,
-                    })
-                    .collect();
-                Ok((Answer::Running { containers }, Vec::new()))
+                self.greetings.push((client, request.id));
+                return;
             }
             Call::Start { container } => match self.start(&container, client, request.id) {
                 // Answered when the helper is done.

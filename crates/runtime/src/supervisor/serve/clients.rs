@@ -44,6 +44,7 @@ impl Supervisor {
 
     pub(super) fn drop_client(&mut self, id: u64) {
         self.clients.remove(&id);
+        self.greetings.retain(|(client, _)| *client != id);
         for container in self.containers.values_mut() {
             container.attached.retain(|attached| attached.client != id);
         }
