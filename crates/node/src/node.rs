@@ -157,6 +157,7 @@ impl Node {
             },
             capacity: machine.capacity,
             kubernetes: options.kubernetes_service,
+            began: context::nanos(&world),
             world: world.clone(),
             root: root.clone(),
         });

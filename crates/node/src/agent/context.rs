@@ -34,6 +34,7 @@ pub struct Context {
     /// Where Pods find the plane's API, if the `kubernetes` Service is not to say.
     pub kubernetes: Option<KubernetesService>,
     pub world: World,
+    pub began: Nanos,
     pub events: Events,
     pub objects: Objects,
     pub services: ServiceView,

@@ -134,6 +134,7 @@ impl Worker {
                 let again = self.failed_starts.contains_key(name);
                 self.hold_back(
                     name,
+                    observed,
                     Waiting {
                         reason: failure.reason.to_owned(),
                         message: failure.message.clone(),
@@ -169,7 +170,7 @@ impl Worker {
             reason: reason.to_owned(),
             message,
         };
-        self.hold_back(name, waiting);
+        self.hold_back(name, observed, waiting);
     }
 
     async fn try_start(

@@ -88,6 +88,8 @@ pub struct Worker {
 /// A container that could not be started, and when it is tried again.
 #[derive(Clone, Debug)]
 pub(super) struct FailedStart {
+    /// In another one it is tried at once.
+    sandbox_id: String,
     pub waiting: Waiting,
     pub retry_at: Nanos,
     pub delay_seconds: u64,
@@ -197,6 +199,7 @@ impl Worker {
             health: &self.health,
             condemned: &self.condemned,
             started_at: self.started_at,
+            agent_began: self.context.began,
             now,
         });
         if plan.failure.is_some() {
@@ -229,7 +232,12 @@ impl Worker {
             .filter(|step| match step {
                 Step::CreateSandbox { .. } => materials.is_some(),
                 Step::Start { name, .. } => {
-                    let held_back = self.failed_starts.get(name).filter(|failed| now < failed.retry_at);
+                    let held_back = self.failed_starts.get(name).filter(|failed| {
+                        now < failed.retry_at
+                            && observed
+                                .sandbox()
+                                .is_some_and(|sandbox| sandbox.id == failed.sandbox_id)
+                    });
                     if let Some(failed) = held_back {
                         waiting.insert(name.clone(), failed.waiting.clone());
                         wake(failed.retry_at);
@@ -371,7 +379,7 @@ impl Worker {
     }
 
     /// A start that failed is not tried again at once.
-    pub(super) fn hold_back(&mut self, name: &str, waiting: Waiting) {
+    pub(super) fn hold_back(&mut self, name: &str, observed: &Observed, waiting: Waiting) {
         let delay_seconds = self.failed_starts.get(name).map_or(START_RETRY_FIRST, |failed| {
             (failed.delay_seconds * 2).min(START_RETRY_LONGEST)
         });
@@ -379,6 +387,7 @@ impl Worker {
         self.failed_starts.insert(
             name.to_owned(),
             FailedStart {
+                sandbox_id: observed.sandbox().map(|sandbox| sandbox.id.clone()).unwrap_or_default(),
                 waiting,
                 retry_at,
                 delay_seconds,

@@ -89,6 +89,8 @@ pub struct Inputs<'a> {
     pub evicted: Option<&'a Failure>,
     /// When this agent, or the one before it, accepted the Pod.
     pub started_at: Nanos,
+    /// When this agent began to look after the machine.
+    pub agent_began: Nanos,
     pub now: Nanos,
 }
 
@@ -337,14 +339,15 @@ fn start(inputs: &Inputs, spec: &Spec, sandbox_id: &str, plan: &mut Plan) {
             });
         }
         State::Running => {}
-        State::Exited if latest.sandbox_id != sandbox_id => {
-            // The sandbox ended, not the container's own fault.
+        // The machine or the platform was down, which is no fault of the container's.
+        State::Exited if latest.sandbox_id != sandbox_id && latest.finished_at < inputs.agent_began => {
             plan.steps.push(Step::Start {
                 name,
                 attempt: latest.attempt + 1,
                 backoff_seconds: latest.backoff_seconds,
             });
         }
+        // Whether it ended by itself or with its sandbox, as in upstream's `doBackOff`.
         State::Exited => match backoff::restart(latest, inputs.now) {
             Restart::Now { backoff_seconds } => plan.steps.push(Step::Start {
                 name,

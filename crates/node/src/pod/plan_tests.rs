@@ -71,6 +71,7 @@ fn planned_with(
         condemned: &BTreeSet::new(),
         evicted: None,
         started_at: NOW - 1000 * SECOND,
+        agent_began: NOW - 500 * SECOND,
         now: NOW,
     })
 }
@@ -212,7 +213,29 @@ fn a_lost_sandbox_is_replaced_and_init_containers_run_again() {
             Step::CreateSandbox { attempt: 1 }
         ]
     );
-    assert_eq!(after.steps, [start("first", 1, 0)]);
+    assert_eq!(after.steps, [start("first", 1, 10)]);
+}
+
+#[test]
+fn a_container_lost_with_its_sandbox_backs_off_unless_nobody_was_here() {
+    let sandboxes = || vec![sandbox("s0", 0, false), sandbox("s1", 1, true)];
+    let lost = Container {
+        backoff_seconds: 10,
+        ..exited("c", "main", 1, 137)
+    };
+    let while_down = Container {
+        finished_at: NOW - 501 * SECOND,
+        created_at: NOW - 600 * SECOND,
+        backoff_seconds: 300,
+        ..lost.clone()
+    };
+
+    let waits = planned(&one("Always"), sandboxes(), vec![lost]);
+    let starts = planned(&one("Always"), sandboxes(), vec![while_down]);
+
+    assert_eq!(waits.steps, []);
+    assert_eq!(waits.waiting["main"].reason, "CrashLoopBackOff");
+    assert_eq!(starts.steps, [start("main", 2, 300)]);
 }
 
 #[test]
@@ -245,6 +268,7 @@ fn a_condemned_container_is_stopped_and_then_replaced_even_if_it_exits_well() {
         condemned: &BTreeSet::from(["c".to_owned()]),
         evicted: None,
         started_at: NOW,
+        agent_began: NOW,
         now: NOW,
     });
 
@@ -378,6 +402,7 @@ fn an_evicted_pod_fails_and_ends() {
         condemned: &BTreeSet::new(),
         evicted: Some(&failure),
         started_at: NOW,
+        agent_began: NOW,
         now: NOW,
     });
 
