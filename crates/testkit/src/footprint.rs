@@ -1,6 +1,10 @@
 //! What a platform could leave on a machine, as lists that can be compared.
 
-use std::{collections::BTreeSet, fs, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    process::Command,
+};
 
 use crate::cgroups::Groups;
 
@@ -39,6 +43,16 @@ impl Footprint {
         let new = self.0.difference(&before.0).cloned();
         let gone = before.0.difference(&self.0).map(|thing| format!("gone: {thing}"));
         new.chain(gone).collect()
+    }
+
+    /// How many there are of each kind: for what comes and goes under names that are never the same.
+    pub fn counts(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for thing in &self.0 {
+            let kind = thing.split_once(':').map_or(thing.as_str(), |(kind, _)| kind);
+            *counts.entry(kind.to_owned()).or_default() += 1;
+        }
+        counts
     }
 }
 

@@ -25,6 +25,8 @@ pub mod platform;
 pub mod registry;
 #[cfg(feature = "machine")]
 pub mod said;
+#[cfg(feature = "machine")]
+pub mod vitals;
 
 #[cfg(feature = "planes")]
 pub mod nodes;

@@ -51,9 +51,13 @@ impl Machine {
         Ok(Machine { groups, before })
     }
 
+    pub fn footprint(&self) -> Footprint {
+        Footprint::take(&self.groups)
+    }
+
     /// What is there that was not there in the beginning, one line each.
     pub fn leftovers(&self) -> Vec<String> {
-        Footprint::take(&self.groups).since(&self.before)
+        self.footprint().since(&self.before)
     }
 }
 

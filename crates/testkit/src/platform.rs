@@ -102,14 +102,19 @@ impl Platform {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?} prints JSON: {error}: {text}"))
     }
 
-    pub fn try_up(&self) -> Said {
-        let mut up = self.command(&["up", "--detach"]);
+    /// To start it in the foreground.
+    pub fn up_command(&self) -> Command {
+        let mut up = self.command(&["up"]);
         if !self.options.iter().any(|option| option == "--listen") {
             up.args(["--listen", "127.0.0.1:6443"]);
         }
         up.arg("--data-dir").arg(self.data_dir());
         up.arg("--kubeconfig").arg(self.kubeconfig("super")).args(&self.options);
-        Said::of(&mut up)
+        up
+    }
+
+    pub fn try_up(&self) -> Said {
+        Said::of(self.up_command().arg("--detach"))
     }
 
     /// Starts it, for the first time or again.
@@ -123,6 +128,16 @@ impl Platform {
         let record: Value = serde_json::from_slice(&record).expect("the record is JSON");
         let pid = record["pid"].as_u64().expect("the record has a pid");
         u32::try_from(pid).expect("pids are small")
+    }
+
+    /// The processes that hold sandboxes.
+    pub fn supervisors(&self) -> Vec<u32> {
+        let mut pids = self.machine().groups.processes();
+        pids.retain(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).nth(1) == Some(b"supervise")
+        });
+        pids
     }
 
     /// Ends the server alone, and waits for its end.

@@ -1,39 +1,40 @@
-//! Tenants come and go for a long time, and the server stays as it was: memory and descriptors.
+//! Tenants with Pods come and go for a long time beside one that stays, and everything stays as it was: memory and
+//! descriptors of the server and of the supervisors, and what the machine and the data directory hold.
+//!
+//! `MANGROVE_SOAK_SECONDS` says for how long.
 
 use std::{
+    collections::BTreeMap,
     fs,
+    path::Path,
     time::{Duration, Instant},
 };
 
-use testkit::platform::Platform;
+use testkit::{kubectl::Kubectl, platform::Platform, said::PATIENCE, vitals::Vitals};
 
-use crate::{platform_with_image, rolled_out};
+use crate::{apply_web, platform_with_image, rolled_out};
 
 /// A sign of life in every run; `cargo xtask long` asks for an hour.
 const SECONDS: u64 = 20;
-/// Memory is compared between runs that are long enough for caches and history to have filled.
+/// History is kept for some minutes and caches fill: memory is compared from here on.
 const SETTLED: Duration = Duration::from_secs(1200);
-
-const WEB: &str = r#"
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers: [{name: web, image: "mangrove.test/web:1", imagePullPolicy: Never, command: [/bin/busybox, sleep, "1000"]}]
-"#;
+/// A comparison of memory needs so many samples.
+const SAMPLES_MIN: usize = 20;
+/// How much more memory the second half may need at its least than the first: what an allocator's luck amounts to.
+const GROWTH_MAX_PERCENT: u64 = 5;
+/// A sample goes to the output this often.
+const SHOWN_EVERY: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     at: Duration,
-    resident_kib: u64,
-    descriptors: usize,
-    threads: usize,
+    server: Vitals,
+    /// Of the Pods that stay.
+    supervisors: Vitals,
 }
+
+/// One number of a sample.
+type Measure = fn(&Sample) -> u64;
 
 #[test]
 fn tenants_that_come_and_go_leave_memory_and_descriptors_flat() {
@@ -42,65 +43,148 @@ fn tenants_that_come_and_go_leave_memory_and_descriptors_flat() {
     };
     let seconds = std::env::var("MANGROVE_SOAK_SECONDS").ok();
     let duration = Duration::from_secs(seconds.and_then(|text| text.parse().ok()).unwrap_or(SECONDS));
-    let begin = Instant::now();
-    let mut samples = Vec::new();
+    let stays = platform.tenant("stays");
+    apply_web(&stays);
+    let supervisors = platform.supervisors();
+    // What is made once, for the first that needs it, belongs to the beginning.
+    come_and_go(&platform, &stays, 0);
+    let before = held(&platform);
 
-    for round in 0.. {
-        let name = format!("soak-{}", round % 3);
-        let tenant = platform.tenant(&name);
-        tenant.apply(WEB);
-        rolled_out(&tenant, "web");
-        platform.run(&["tenant", "delete", &name]);
-        samples.push(sample(&platform, begin));
-        if begin.elapsed() >= duration {
+    let begin = Instant::now();
+    let mut samples: Vec<Sample> = Vec::new();
+    let mut shown = Duration::ZERO;
+    for round in 1.. {
+        come_and_go(&platform, &stays, round);
+        nothing_is_left(&platform, &before);
+        assert_eq!(
+            platform.supervisors(),
+            supervisors,
+            "Pods that stay keep their supervisors"
+        );
+        let sample = sample(&platform, &supervisors, begin);
+        if samples.is_empty() || sample.at >= shown + SHOWN_EVERY {
+            println!("round {round}: {sample:?}");
+            shown = sample.at;
+        }
+        samples.push(sample);
+        if sample.at >= duration {
             break;
         }
     }
 
     let last = samples[samples.len() - 1];
-    println!(
-        "{} rounds in {:?}; first {:?}, last {last:?}",
-        samples.len(),
-        begin.elapsed(),
-        samples[0]
-    );
-    let half = samples.len() / 2;
-    let least = |part: &[Sample], of: fn(&Sample) -> u64| part.iter().map(of).min().unwrap_or(0);
-    if half >= 2 {
-        // One round's connections may be closing while a sample is taken, not those of all rounds of a half.
-        let of_descriptors = |sample: &Sample| sample.descriptors as u64;
-        let (earlier, later) = samples.split_at(half);
-        assert!(
-            least(later, of_descriptors) <= least(earlier, of_descriptors) + 2,
-            "descriptors grow: {samples:#?}"
-        );
-        let of_threads = |sample: &Sample| sample.threads as u64;
-        assert!(
-            least(later, of_threads) <= least(earlier, of_threads) + 16,
-            "threads grow: {samples:#?}"
-        );
-    }
+    println!("{} rounds in {:?}; last {last:?}", samples.len(), last.at);
+    // A round's connections may be closing while a sample is taken, not those of all rounds of a half.
+    flat(&samples, "descriptors of the server", 2, |sample| {
+        sample.server.descriptors
+    });
+    flat(&samples, "descriptors of supervisors", 0, |sample| {
+        sample.supervisors.descriptors
+    });
+    flat(&samples, "threads of the server", 16, |sample| sample.server.threads);
     let settled: Vec<Sample> = samples.iter().copied().filter(|sample| sample.at >= SETTLED).collect();
-    if settled.len() >= 10 {
-        let (earlier, later) = settled.split_at(settled.len() / 2);
-        let of_memory = |sample: &Sample| sample.resident_kib;
-        let (earlier, later) = (least(earlier, of_memory), least(later, of_memory));
-        assert!(
-            later <= earlier + earlier / 10,
-            "memory grows from {earlier} to {later} KiB: {settled:#?}"
-        );
+    if settled.len() >= SAMPLES_MIN {
+        let memory: [(&str, Measure); 4] = [
+            ("resident memory of the server", |sample| sample.server.resident_kib),
+            ("allocated memory of the server", |sample| sample.server.anonymous_kib),
+            ("resident memory of supervisors", |sample| {
+                sample.supervisors.resident_kib
+            }),
+            ("allocated memory of supervisors", |sample| {
+                sample.supervisors.anonymous_kib
+            }),
+        ];
+        for (what, of) in memory {
+            let allowed = least(&settled, of) * GROWTH_MAX_PERCENT / 100;
+            flat(&settled, what, allowed, of);
+        }
     }
     platform.finish();
 }
 
-fn sample(platform: &Platform, begin: Instant) -> Sample {
-    let process = format!("/proc/{}", platform.pid());
-    let rollup = fs::read_to_string(format!("{process}/smaps_rollup")).unwrap();
-    let resident = rollup.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
+/// A tenant is made, uses what there is, and is deleted while its Pods run; the one that stays is used too.
+fn come_and_go(platform: &Platform, stays: &Kubectl, round: usize) {
+    // Never the same name twice: what is kept by name has to go too.
+    let name = format!("soak-{round}");
+    let tenant = platform.tenant(&name);
+    apply_web(&tenant);
+    let pod = tenant.names(&["pods"]).remove(0);
+    tenant.run(&["delete", "pod", &pod]);
+    rolled_out(&tenant, "web");
+    for tenant in [&tenant, stays] {
+        assert_eq!(tenant.run(&["exec", "deployment/web", "--", "echo", "here"]), "here\n");
+        assert!(tenant.run(&["logs", "deployment/web"]).contains("serves on 8080"));
+        tenant.run(&["label", "--overwrite", "deployment/web", &format!("round={round}")]);
+    }
+    platform.run(&["tenant", "delete", &name]);
+    fs::remove_file(platform.kubeconfig(&name)).expect("it was written with the tenant");
+}
+
+/// How much the machine and the data directory hold, by kind.
+fn held(platform: &Platform) -> BTreeMap<String, usize> {
+    let mut held = platform.machine().footprint().counts();
+    for room in ["runtime", "node"] {
+        for folder in folders(&platform.data_dir().join(room)) {
+            let name = folder.file_name().expect("it was listed").to_string_lossy();
+            held.insert(format!("{room}/{name}"), entries(&folder));
+        }
+    }
+    held
+}
+
+#[track_caller]
+fn nothing_is_left(platform: &Platform, before: &BTreeMap<String, usize>) {
+    let begin = Instant::now();
+    loop {
+        let now = held(platform);
+        if now == *before {
+            return;
+        }
+        let more: Vec<_> = now
+            .iter()
+            .filter(|(kind, count)| before.get(*kind) != Some(count))
+            .collect();
+        assert!(
+            begin.elapsed() < PATIENCE,
+            "left behind by a tenant: {more:?}, before {before:?}\n{:#?}",
+            platform.machine().footprint()
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn sample(platform: &Platform, supervisors: &[u32], begin: Instant) -> Sample {
     Sample {
         at: begin.elapsed(),
-        resident_kib: resident.trim().trim_end_matches(" kB").parse().unwrap(),
-        descriptors: fs::read_dir(format!("{process}/fd")).unwrap().count(),
-        threads: fs::read_dir(format!("{process}/task")).unwrap().count(),
+        server: Vitals::of(platform.pid()).expect("the server runs"),
+        supervisors: supervisors
+            .iter()
+            .map(|pid| Vitals::of(*pid).expect("it was seen to run"))
+            .sum(),
     }
+}
+
+/// The second half has at its least no more than the first, but for `slack`.
+#[track_caller]
+fn flat(samples: &[Sample], what: &str, slack: u64, of: Measure) {
+    let (earlier, later) = samples.split_at(samples.len() / 2);
+    if earlier.len() < 2 {
+        return;
+    }
+    let (from, to) = (least(earlier, of), least(later, of));
+    println!("{what}: {from}, then {to}");
+    assert!(to <= from + slack, "{what} grow from {from} to {to}: {samples:#?}");
+}
+
+fn least(samples: &[Sample], of: Measure) -> u64 {
+    samples.iter().map(of).min().unwrap_or(0)
+}
+
+fn folders(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+}
+
+fn entries(folder: &Path) -> usize {
+    fs::read_dir(folder).map_or(0, Iterator::count)
 }
