@@ -15,8 +15,8 @@ struct Suite {
 
 const SUITES: [Suite; 6] = [
     Suite {
-        name: "the server killed at 200 moments under load",
-        minutes: 15,
+        name: "servers, agents, supervisors and containers killed at 200 moments under load",
+        minutes: 35,
         counts: &[("MANGROVE_CRASH_ROUNDS", "200")],
         package: "mangrove",
         filter: "test(killed_at_random_moments)",

@@ -1,80 +1,320 @@
-//! `kill -9` of the server at random moments under load: nothing acknowledged is lost, no Pod is there twice.
+//! `kill -9` of the server, of an agent, of a Pod's supervisor, of a container, of two of them, at random moments under load: nothing
+//! acknowledged is lost, restart policies are followed, no Pod runs twice, and after each round the machines hold exactly what
+//! the store says.
 //!
-//! `MANGROVE_CRASH_ROUNDS` says how often (5 unless said), `MANGROVE_CRASH_SEED` when; both are printed.
+//! `MANGROVE_CRASH_ROUNDS` says how often (5 unless said), `MANGROVE_CRASH_SEED` whom and when; both are printed.
+
+mod load;
+mod truth;
+mod victims;
 
 use std::{
-    collections::BTreeMap,
     process::Stdio,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use bytes::Bytes;
-use http::{Method, StatusCode};
 use nix::sys::signal::Signal;
-use serde_json::{Value, json};
-use testkit::{kubectl::Kubectl, platform::Platform};
+use testkit::{kubectl::Kubectl, platform::Platform, said::PATIENCE};
 
+use self::{
+    load::{Done, Tenant},
+    truth::{Descriptors, Ground, Wanted},
+    victims::{POLICIES, Prey, VICTIMS, Victim, kill_now, make, youngest},
+};
 use crate::{
-    apply_web,
-    door::{Access, block_on, request},
-    platform_with_image, rolled_out,
+    BINARY, apply_web,
+    second_machine::{self, SecondMachine},
 };
 
 const ROUNDS: u64 = 5;
-/// The server lives at least so long, and less than this and [`SPREAD_MS`] together.
+/// What is killed lives at least so long under load, and less than this and [`SPREAD_MS`] together.
 const ALIVE_MS: u64 = 100;
 const SPREAD_MS: u64 = 1900;
+/// The second of two victims dies at most so much later.
+const APART_MS: u64 = 200;
+/// The load goes on behind the kill for at most so long.
+const AFTER_MS: u64 = 500;
 /// Longer than a start takes on an idle machine.
 const STARTING_MS: u64 = 300;
-const REPLICAS: [u64; 4] = [3, 5, 2, 4];
-const WRITERS: usize = 4;
+/// One round in so many has two victims.
+const TWO_IN: u64 = 3;
+/// A server that starts is killed once more in one round of so many that kill it.
+const AGAIN_IN: u64 = 2;
+
+/// The Pod of each tenant that nobody kills.
+const BYSTANDER: &str = "bystander";
 
 #[test]
-fn a_server_killed_at_random_moments_under_load_loses_nothing_and_doubles_nothing() {
-    let Some(platform) = platform_with_image() else { return };
+fn whoever_is_killed_at_random_moments_under_load_nothing_is_lost_doubled_or_left() {
+    let Some(platform) = Platform::prepare(BINARY) else {
+        return;
+    };
     let rounds = number("MANGROVE_CRASH_ROUNDS").unwrap_or(ROUNDS);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let seed = number("MANGROVE_CRASH_SEED").unwrap_or(u64::from(now.subsec_nanos()));
     println!("{rounds} rounds, seed {seed}");
     let mut random = Random(seed | 1);
-    let acme = platform.tenant("acme");
-    apply_web(&acme);
-    let access = Access::of(&acme);
-    let acknowledged = Acknowledged::default();
+    let mut house = House::start(platform);
+    let bystanders = house.bystanders();
 
+    let mut order = Vec::new();
     for round in 0..rounds {
-        let alive = Duration::from_millis(ALIVE_MS + random.below(SPREAD_MS));
-        let wrote = under_load(&access, &acknowledged, round, || {
-            std::thread::sleep(alive);
-            platform.end_server(Signal::SIGKILL);
-        });
-
-        if round % 3 == 2 {
-            // A start may be cut short too.
-            let starting = Duration::from_millis(random.below(STARTING_MS));
-            start_and_kill(&platform, starting);
+        if order.is_empty() {
+            order = shuffled(&VICTIMS, &mut random);
         }
-        platform.up();
-
-        println!("round {round}: killed after {alive:?}, {wrote} writes were acknowledged");
-        nothing_is_lost(&acme, &acknowledged);
+        let first = order.pop().expect("it was filled");
+        house.round(round, first, &mut random);
+        assert_eq!(house.bystanders(), bystanders, "whom nobody kills runs on");
     }
 
-    assert!(
-        !acknowledged.0.lock().unwrap().is_empty(),
-        "no write was ever acknowledged"
-    );
-    every_pod_is_there_once(&platform, &acme, &acknowledged);
-    platform.finish();
+    house.finish();
+}
+
+struct Machines {
+    platform: Platform,
+    second: SecondMachine,
+}
+
+/// Two machines and two tenants; each tenant's own Pods are on a machine of their own.
+struct House {
+    machines: Machines,
+    grounds: [Ground; 2],
+    tenants: [Tenant; 2],
+    descriptors: Descriptors,
+}
+
+impl House {
+    fn start(platform: Platform) -> House {
+        let mut second = SecondMachine::start(platform.folder());
+        let platform = platform.with_options(&["--listen", "0.0.0.0:6443"]);
+        platform.up();
+        platform.import_web_image();
+        let tenants = ["acme", "globex"].map(|name| Tenant::new(platform.tenant(name)));
+        second.join(&second_machine::kubeconfig(&platform));
+        let root = platform.root();
+        root.until("the second node is ready", |root| {
+            let node = format!("node/{}", second_machine::NAME);
+            let said = root.said(&["wait", "--for=condition=Ready", &node, "--timeout=1s"]);
+            said.succeeded().then_some(())
+        });
+        let grounds = [Ground::first(&platform), Ground::second(&second)];
+        for (tenant, ground) in tenants.iter().zip(&grounds) {
+            make(&tenant.kubectl, BYSTANDER, "Always", &ground.node);
+            for policy in POLICIES {
+                make(&tenant.kubectl, &policy.to_lowercase(), policy, &ground.node);
+            }
+            apply_web(&tenant.kubectl);
+        }
+        let mut house = House {
+            machines: Machines { platform, second },
+            grounds,
+            tenants,
+            descriptors: Descriptors::default(),
+        };
+        house.settles(&[3, 3]);
+        house
+    }
+
+    fn round(&mut self, round: u64, first: Victim, random: &mut Random) {
+        let at = usize::try_from(random.below(2)).expect("it is small");
+        let policy = POLICIES[usize::try_from(random.below(3)).expect("it is small")];
+        let prey = Prey::of(&self.tenants[at].kubectl, policy, &self.grounds[at]);
+        let mut victims = vec![first];
+        if random.below(TWO_IN) == 0 {
+            let others: Vec<Victim> = VICTIMS.into_iter().filter(|other| *other != first).collect();
+            victims.push(shuffled(&others, random)[0]);
+        }
+        let alive = Duration::from_millis(ALIVE_MS + random.below(SPREAD_MS));
+        let apart = Duration::from_millis(random.below(APART_MS));
+        let after = Duration::from_millis(random.below(AFTER_MS));
+        let again = Duration::from_millis(random.below(STARTING_MS));
+        let again = (random.below(AGAIN_IN) == 0).then_some(again);
+        println!(
+            "round {round}: {victims:?} of {}'s {policy} after {alive:?}",
+            ["acme", "globex"][at]
+        );
+
+        let killed = |victim: Victim| victims.contains(&victim);
+        let keeper_was_killed = |at: usize| killed(Victim::Server) || (at == 1 && killed(Victim::Agent));
+        let tenant = &self.tenants[at].kubectl;
+        let mut log = tenant.follow(&["logs", "-f", "--tail=1", &prey.name]);
+        log.wait_for("");
+
+        let done = under_load(&self.tenants, round, &prey, || {
+            std::thread::sleep(alive);
+            for (index, victim) in victims.iter().enumerate() {
+                if index > 0 {
+                    std::thread::sleep(apart);
+                }
+                self.machines.kill(*victim, &prey);
+            }
+            std::thread::sleep(after);
+        });
+        let begin = Instant::now();
+        if killed(Victim::Supervisor) || killed(Victim::Container) || keeper_was_killed(at) {
+            // Whoever reads on learns that there is no more.
+            log.finish();
+        }
+        self.machines.start_again(&victims, again);
+        if prey.has_been_hit(tenant, &victims, keeper_was_killed(at)) {
+            tenant.run(&["delete", "pod", &prey.name]);
+            make(tenant, &prey.name, policy, &self.grounds[at].node);
+        }
+        let sizes: Vec<usize> = self
+            .tenants
+            .iter()
+            .map(|tenant| tenant.nothing_is_lost(round))
+            .collect();
+        self.settles(&sizes);
+
+        for (at, done) in done.iter().enumerate() {
+            let fine = keeper_was_killed(at) || done.failed_commands.is_empty();
+            assert!(fine, "{:#?}", done.failed_commands);
+        }
+        let acknowledged: usize = done.iter().map(|done| done.acknowledged).sum();
+        println!(
+            "    {acknowledged} writes were acknowledged; at rest after {:?}",
+            begin.elapsed()
+        );
+    }
+
+    /// Waits until everything is as the store says, on both machines.
+    #[track_caller]
+    fn settles(&mut self, sizes: &[usize]) {
+        let begin = Instant::now();
+        loop {
+            let faults = self.faults(sizes);
+            if faults.is_empty() {
+                return;
+            }
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "not at rest after {PATIENCE:?}: {faults:#?}"
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn faults(&mut self, sizes: &[usize]) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut of_tenants = Vec::new();
+        for (tenant, size) in self.tenants.iter().zip(sizes) {
+            let pods = tenant.kubectl.json(&["get", "pods"]);
+            let pods = pods["items"].as_array().expect("a list");
+            let ready = pods.iter().filter(|pod| {
+                let conditions = pod["status"]["conditions"].as_array();
+                conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"))
+            });
+            let wanted = size + 1 + POLICIES.len();
+            if ready.count() != wanted || pods.len() != wanted {
+                faults.push(format!("{} Pods, and not {wanted}, all of them ready", pods.len()));
+            }
+            of_tenants.extend(
+                pods.iter()
+                    .filter_map(|pod| Some(pod["metadata"]["name"].as_str()?.to_owned())),
+            );
+        }
+        let wanted = Wanted::read(&self.machines.platform);
+        of_tenants.sort();
+        if of_tenants != wanted.names() {
+            faults.push(format!(
+                "tenants have {of_tenants:?}, the super plane {:?}",
+                wanted.names()
+            ));
+        }
+        if !faults.is_empty() {
+            return faults;
+        }
+        for ground in &self.grounds {
+            faults.extend(ground.faults(&self.machines.platform, &wanted));
+        }
+        if faults.is_empty() {
+            let count = |ground: &Ground| ground.supervisors(&self.machines.platform).len();
+            let mut keepers = vec![(self.machines.platform.pid(), count(&self.grounds[0]))];
+            keepers.extend(self.machines.second.agent().map(|pid| (pid, count(&self.grounds[1]))));
+            faults.extend(self.descriptors.faults(&keepers, &self.machines.platform.supervisors()));
+        }
+        faults
+    }
+
+    /// Who runs as whom in the Pods that nobody kills.
+    fn bystanders(&self) -> Vec<String> {
+        let container = |kubectl: &Kubectl| {
+            let status = kubectl.field(&["pod", BYSTANDER], ".status.containerStatuses[0]");
+            let status: serde_json::Value = serde_json::from_str(&status).expect("kubectl prints JSON");
+            format!("{} {}", status["containerID"], status["restartCount"])
+        };
+        self.tenants.iter().map(|tenant| container(&tenant.kubectl)).collect()
+    }
+
+    fn finish(self) {
+        let Machines { platform, second } = self.machines;
+        let root = platform.root();
+        for ground in &self.grounds[1..] {
+            root.run(&["cordon", &ground.node]);
+        }
+        for tenant in ["acme", "globex"] {
+            platform.run(&["tenant", "delete", tenant]);
+        }
+        second.down();
+        platform.finish();
+    }
+}
+
+impl Machines {
+    fn kill(&mut self, victim: Victim, prey: &Prey) {
+        match victim {
+            Victim::Server => self.platform.end_server(Signal::SIGKILL),
+            Victim::Agent => self.second.end_agent(Signal::SIGKILL),
+            Victim::Supervisor | Victim::Container => prey.kill(victim),
+            Victim::Youngest => {
+                if let Some(pid) = youngest(&self.platform.supervisors()) {
+                    kill_now(pid);
+                }
+            }
+        }
+    }
+
+    fn start_again(&mut self, victims: &[Victim], again: Option<Duration>) {
+        if victims.contains(&Victim::Server) {
+            if let Some(after) = again {
+                start_and_kill(&self.platform, after);
+            }
+            self.platform.up();
+        }
+        if victims.contains(&Victim::Agent) {
+            self.second.join(&second_machine::kubeconfig(&self.platform));
+        }
+    }
+}
+
+/// Both tenants' load while `end` does its work.
+fn under_load(tenants: &[Tenant], round: u64, prey: &Prey, end: impl FnOnce()) -> Vec<Done> {
+    let stop = &AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // A test that fails in between ends too.
+        let _stop = StopAtEnd(stop);
+        let loads = tenants
+            .iter()
+            .map(|tenant| scope.spawn(move || tenant.load(round, &prey.name, stop)));
+        let loads: Vec<_> = loads.collect();
+        end();
+        stop.store(true, Ordering::Relaxed);
+        loads.into_iter().map(|load| load.join().expect("it asserts")).collect()
+    })
+}
+
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn start_and_kill(platform: &Platform, after: Duration) {
-    let mut up = platform.command(&["up", "--listen", "127.0.0.1:6443"]);
-    up.arg("--data-dir").arg(platform.data_dir());
+    let mut up = platform.up_command();
     let mut child = up
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -85,164 +325,19 @@ fn start_and_kill(platform: &Platform, after: Duration) {
     child.wait().expect("it was started here");
 }
 
-/// What was answered with success: ConfigMaps with their content, and the last scale.
-#[derive(Default, Clone)]
-struct Acknowledged(Arc<Mutex<BTreeMap<String, String>>>, Arc<Mutex<Scale>>);
-
-#[derive(Default)]
-struct Scale {
-    acknowledged: Option<u64>,
-    /// Sent after it; their answers were cut off.
-    perhaps: Vec<u64>,
-}
-
-/// Writes from several connections until `end` has killed the server; how many were acknowledged.
-fn under_load(access: &Access, acknowledged: &Acknowledged, round: u64, end: impl FnOnce()) -> usize {
-    let stop = Arc::new(AtomicBool::new(false));
-    let before = acknowledged.0.lock().unwrap().len();
-    std::thread::scope(|scope| {
-        for writer in 0..WRITERS {
-            let stop = stop.clone();
-            scope.spawn(move || block_on(write_config_maps(access, acknowledged, round, writer, &stop)));
-        }
-        let scaling = stop.clone();
-        scope.spawn(move || block_on(scale(access, acknowledged, &scaling)));
-        end();
-        stop.store(true, Ordering::Relaxed);
-    });
-    acknowledged.0.lock().unwrap().len() - before
-}
-
-async fn write_config_maps(access: &Access, acknowledged: &Acknowledged, round: u64, writer: usize, stop: &AtomicBool) {
-    let Ok(mut door) = access.open().await else { return };
-    for number in 0.. {
-        if stop.load(Ordering::Relaxed) {
-            return;
-        }
-        let name = format!("note-{round}-{writer}-{number}");
-        let content = format!("written in round {round} by {writer} as {number}");
-        let body =
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"text": content}});
-        let path = format!("{}/api/v1/namespaces/default/configmaps", access.prefix);
-        let create = request(Method::POST, &path, "application/json", Bytes::from(body.to_string()));
-        match door.try_send(create).await {
-            Ok((StatusCode::CREATED, _)) => {
-                acknowledged.0.lock().unwrap().insert(name, content);
-            }
-            Ok((status, body)) => panic!("{status}: {}", String::from_utf8_lossy(&body)),
-            Err(_) => return,
-        }
-    }
-}
-
-async fn scale(access: &Access, acknowledged: &Acknowledged, stop: &AtomicBool) {
-    let Ok(mut door) = access.open().await else { return };
-    for replicas in REPLICAS.into_iter().cycle() {
-        if stop.load(Ordering::Relaxed) {
-            return;
-        }
-        let path = format!(
-            "{}/apis/apps/v1/namespaces/default/deployments/web/scale",
-            access.prefix
-        );
-        let body = json!({"spec": {"replicas": replicas}}).to_string();
-        acknowledged.1.lock().unwrap().perhaps.push(replicas);
-        let patch = request(Method::PATCH, &path, "application/merge-patch+json", Bytes::from(body));
-        match door.try_send(patch).await {
-            Ok((StatusCode::OK, _)) => {
-                let mut scale = acknowledged.1.lock().unwrap();
-                scale.acknowledged = Some(replicas);
-                scale.perhaps.clear();
-            }
-            Ok((status, body)) => panic!("{status}: {}", String::from_utf8_lossy(&body)),
-            Err(_) => return,
-        }
-        tokio::time::sleep(Duration::from_millis(150)).await;
-    }
-}
-
-#[track_caller]
-fn nothing_is_lost(acme: &Kubectl, acknowledged: &Acknowledged) {
-    let list = acme.json(&["get", "configmaps"]);
-    let there: BTreeMap<&str, &str> = list["items"]
-        .as_array()
-        .expect("a list")
-        .iter()
-        .filter_map(|item| Some((item["metadata"]["name"].as_str()?, item["data"]["text"].as_str()?)))
-        .collect();
-    for (name, content) in acknowledged.0.lock().unwrap().iter() {
-        assert_eq!(
-            there.get(name.as_str()),
-            Some(&content.as_str()),
-            "{name} was acknowledged"
-        );
-    }
-    let replicas: u64 = acme.field(&["deployment", "web"], ".spec.replicas").parse().unwrap();
-    let mut scale = acknowledged.1.lock().unwrap();
-    let fits =
-        scale.acknowledged.is_none_or(|acknowledged| acknowledged == replicas) || scale.perhaps.contains(&replicas);
-    assert!(
-        fits,
-        "{replicas} replicas, acknowledged {:?}, perhaps {:?}",
-        scale.acknowledged, scale.perhaps
-    );
-    scale.acknowledged = Some(replicas);
-    scale.perhaps.clear();
-}
-
-fn every_pod_is_there_once(platform: &Platform, acme: &Kubectl, acknowledged: &Acknowledged) {
-    let replicas = acknowledged
-        .1
-        .lock()
-        .unwrap()
-        .acknowledged
-        .expect("scaled at least once");
-    let replicas = usize::try_from(replicas).unwrap();
-    acme.until("surplus Pods go", |acme| {
-        (acme.names(&["pods"]).len() == replicas).then_some(())
-    });
-    let root = platform.root();
-    root.until("super Pods are as many", |root| {
-        (root.names(&["pods", "-A"]).len() == replicas).then_some(())
-    });
-    rolled_out(acme, "web");
-    assert_eq!(root.names(&["pods", "-A"]), acme.names(&["pods"]));
-    assert_eq!(acme.names(&["replicasets"]).len(), 1, "nothing was rolled out");
-
-    let pods = acme.json(&["get", "pods"]);
-    let each = |path: &str| -> Vec<Value> {
-        let pods = pods["items"].as_array().expect("a list");
-        let mut values: Vec<Value> = pods
-            .iter()
-            .map(|pod| pod.pointer(path).cloned().unwrap_or_default())
-            .collect();
-        values.sort_by_key(Value::to_string);
-        values.dedup();
-        values
-    };
-    assert_eq!(each("/status/podIP").len(), replicas, "addresses are not given twice");
-    assert_eq!(
-        each("/status/containerStatuses/0/restartCount"),
-        [json!(0)],
-        "no container was started twice"
-    );
-    // One supervisor and one web server a Pod, and the server itself.
-    let processes = || {
-        let lines = platform.machine().groups.processes().into_iter().map(|pid| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line).replace('\0', " ")
-        });
-        lines.collect::<Vec<_>>()
-    };
-    acme.until("no sandbox and no container is there twice", |_| {
-        let lines = processes();
-        let count = |word: &str| lines.iter().filter(|line| line.contains(word)).count();
-        (count(" supervise ") == replicas && count("httpd") == replicas).then_some(())
-    });
-}
-
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
+}
+
+fn shuffled<T: Copy>(all: &[T], random: &mut Random) -> Vec<T> {
+    let mut all = all.to_vec();
+    for last in (1..all.len()).rev() {
+        all.swap(
+            last,
+            usize::try_from(random.below(last as u64 + 1)).expect("it is small"),
+        );
+    }
+    all
 }
 
 /// xorshift64: enough to pick moments, and the same again from the same seed.

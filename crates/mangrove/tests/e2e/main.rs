@@ -14,6 +14,7 @@ mod in_cluster;
 mod on_etcd;
 mod refusals;
 mod restart;
+mod second_machine;
 mod second_node;
 mod shown;
 mod soak;

@@ -1,121 +1,18 @@
-//! A second machine (a network, mounts and `/run` of its own, behind a cable) that joins as a node.
+//! A second machine joins as a node.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-};
+use std::path::Path;
 
 use serde_json::json;
-use testkit::{kubectl::Kubectl, platform::Platform, platform::WEB_IMAGE, platform::web_image, said::Said};
+use testkit::{
+    kubectl::Kubectl,
+    platform::{Platform, WEB_IMAGE},
+    said::Said,
+};
 
-use crate::BINARY;
-
-const HERE: &str = "192.0.2.1";
-const THERE: &str = "192.0.2.2";
-
-/// Ends with its first process.
-struct SecondMachine {
-    first: Child,
-    agent: Option<Child>,
-    folder: PathBuf,
-}
-
-impl SecondMachine {
-    fn start(folder: &Path) -> SecondMachine {
-        let mut first = Command::new("unshare")
-            .args(["--net", "--mount", "sh", "-c"])
-            .arg("mount -t tmpfs -o mode=755 run /run && ip link set lo up && echo ready && exec cat")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("unshare can be started");
-        let mut line = String::new();
-        let output = first.stdout.take().expect("it is piped");
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line).expect("it says a word");
-        assert_eq!(line.trim(), "ready");
-        // mount(8) keeps notes.
-        let _ = fs::remove_dir_all("/run/mount");
-        let machine = SecondMachine {
-            first,
-            agent: None,
-            folder: folder.join("second"),
-        };
-        fs::create_dir_all(machine.folder.join("images")).expect("a folder can be made");
-        let pid = machine.first.id().to_string();
-        ip(&[
-            "link", "add", "cable0", "type", "veth", "peer", "name", "cable1", "netns", &pid,
-        ]);
-        ip(&["address", "add", &format!("{HERE}/24"), "dev", "cable0"]);
-        ip(&["link", "set", "cable0", "up"]);
-        machine.inside(&["ip", "address", "add", &format!("{THERE}/24"), "dev", "cable1"]);
-        machine.inside(&["ip", "link", "set", "cable1", "up"]);
-        machine
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .args(["--net", "--mount", "--target", &self.first.id().to_string()])
-            .args(arguments);
-        command
-    }
-
-    fn inside(&self, arguments: &[&str]) -> String {
-        Said::of(&mut self.command(arguments)).out()
-    }
-
-    fn join(&mut self, kubeconfig: &Path) {
-        let (kubeconfig, folder) = (kubeconfig.to_str().unwrap(), self.folder.to_str().unwrap());
-        let log = fs::File::create(self.folder.join("agent.log")).expect("a log can be made");
-        let agent = self
-            .command(&[BINARY, "agent", "--kubeconfig", kubeconfig, "--node-name", "second"])
-            .args([
-                "--address",
-                THERE,
-                "--data-dir",
-                folder,
-                "--cgroup-root",
-                "mangrove-second",
-            ])
-            .stdout(log.try_clone().expect("a file has many handles"))
-            .stderr(log)
-            .spawn()
-            .expect("the agent can be started");
-        self.agent = Some(agent);
-    }
-
-    fn leave(&mut self) {
-        if let Some(mut agent) = self.agent.take() {
-            let pid = nix::unistd::Pid::from_raw(i32::try_from(agent.id()).unwrap());
-            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-            agent.wait().unwrap();
-        }
-    }
-
-    fn down(mut self) {
-        self.leave();
-        let folder = self.folder.to_str().unwrap().to_owned();
-        self.inside(&[BINARY, "down", "--data-dir", &folder]);
-        let rules = self.inside(&["nft", "list", "ruleset"]);
-        assert_eq!(rules, "");
-        drop(self.first.stdin.take());
-        self.first.wait().unwrap();
-    }
-}
-
-impl Drop for SecondMachine {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let log = fs::read_to_string(self.folder.join("agent.log")).unwrap_or_default();
-            eprintln!("-- the agent says:\n{log}");
-        }
-    }
-}
-
-fn ip(arguments: &[&str]) {
-    Said::of(Command::new("ip").args(arguments)).out();
-}
+use crate::{
+    BINARY,
+    second_machine::{HERE, SecondMachine, THERE, kubeconfig},
+};
 
 #[test]
 fn a_second_machine_joins_runs_pods_leaves_and_returns() {
@@ -126,13 +23,8 @@ fn a_second_machine_joins_runs_pods_leaves_and_returns() {
     let platform = platform.with_options(&["--listen", "0.0.0.0:6443"]);
     platform.up();
     platform.import_web_image();
-    web_image()
-        .write_docker_archive(&second.folder.join("images/web.tar"))
-        .unwrap();
     let (root, acme) = (platform.root(), platform.tenant("acme"));
-    let kubeconfig = platform.folder().join("second.kubeconfig");
-    let text = fs::read_to_string(platform.kubeconfig("super")).unwrap();
-    fs::write(&kubeconfig, text.replace("127.0.0.1:6443", &format!("{HERE}:6443"))).unwrap();
+    let kubeconfig = kubeconfig(&platform);
 
     second.join(&kubeconfig);
     root.until("the second node is ready", |root| {
@@ -161,7 +53,6 @@ fn a_second_machine_joins_runs_pods_leaves_and_returns() {
     a_cordoned_and_drained_node_has_no_pods(&root, &acme);
 
     second.down();
-    ip(&["link", "delete", "cable0"]);
     platform.finish();
 }
 

@@ -128,24 +128,6 @@ async fn a_tenant_with_a_selector_sees_its_nodes_alone_and_runs_on_them_alone() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_asked_before_its_virtual_cluster_was_there_sees_the_nodes_when_it_is() {
-    let house = House::open().await;
-    let (plane, client) = house.planes.tenant("late").await;
-    let late = Tenant {
-        name: "late".to_owned(),
-        plane,
-        client,
-    };
-    let nodes = informer(&house, &late);
-    nodes.wait_synced().await;
-    holds(&nodes, &[]).await;
-
-    assert_eq!(house.tenant("late").await.plane, plane);
-
-    holds(&nodes, &["n1"]).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_selector_that_changes_is_seen_by_informers_that_are_under_way() {
     let house = House::open().await;
     label(&house, "n1", json!({"pool": "common"})).await;
