@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use etcd::server::backup::{self, Checksum};
 use served::Served;
-use server::Etcd;
+use server::{Etcd, Generation};
 
 const ETCDCTL: &str = "/usr/bin/etcdctl";
 
@@ -184,6 +184,10 @@ async fn etcdctl_can_tell_no_difference() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_of_ours_is_restored_into_a_real_etcd() {
     if !std::path::Path::new(ETCDCTL).exists() {
+        return;
+    }
+    if server::program().is_some_and(|program| server::generation(&program) == Generation::From36) {
+        println!("skipped: an etcd from 3.6 on takes nothing that etcdctl 3.4 restored, not even of its own");
         return;
     }
     let served = Served::start().await;

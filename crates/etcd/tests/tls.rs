@@ -1,10 +1,12 @@
-//! Mutual TLS: the client side with Debian's etcd and with ours, and ours telling clients apart by their certificates.
+//! Mutual TLS: the client side with a real etcd and with ours, and ours telling clients apart by their certificates.
 #![allow(clippy::disallowed_methods, reason = "a test writes files by hand")]
 
 mod served;
+mod server;
 
 use std::{
     collections::HashMap,
+    ffi::OsStr,
     fs,
     net::TcpListener as StdListener,
     path::Path,
@@ -31,8 +33,6 @@ use rustls::{
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use world::World;
-
-const ETCD: &str = "/usr/bin/etcd";
 
 struct Pem {
     certificate: String,
@@ -124,7 +124,7 @@ impl Drop for Process {
     }
 }
 
-fn debian(dir: &Path, authority: &Authority) -> (Process, String) {
+fn real(program: &OsStr, dir: &Path, authority: &Authority) -> (Process, String) {
     let server = authority.issue("server");
     for (name, text) in [
         ("ca", &authority.pem),
@@ -135,7 +135,7 @@ fn debian(dir: &Path, authority: &Authority) -> (Process, String) {
     }
     let free = || StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (client, peer) = (format!("https://{}", free()), format!("http://{}", free()));
-    let child = Command::new(ETCD)
+    let child = Command::new(program)
         .arg("--data-dir")
         .arg(dir.join("data"))
         .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
@@ -156,14 +156,11 @@ fn debian(dir: &Path, authority: &Authority) -> (Process, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_etcd_is_reached_over_mutual_tls_and_by_nobody_without_a_certificate() {
-    if !Path::new(ETCD).exists() {
-        println!("skipped: there is no {ETCD} (Debian's package etcd-server)");
-        return;
-    }
+    let Some(program) = server::program() else { return };
     let dir = served::folder();
     let authority = Authority::new();
     let client = authority.issue("client");
-    let (_etcd, endpoint) = debian(dir.path(), &authority);
+    let (_etcd, endpoint) = real(&program, dir.path(), &authority);
     let mut tries = 0;
     let keyspace = loop {
         match EtcdKeyspace::connect(options(&endpoint, &authority, Some(&client))).await {

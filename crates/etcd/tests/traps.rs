@@ -7,16 +7,16 @@ use etcd::{
     server::MemberOptions,
     wire::etcdserverpb::{
         AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, Compare, DeleteRangeRequest,
-        DeleteRangeResponse, LeaseGrantRequest, LeaseGrantResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
-        MemberListRequest, MemberListResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
-        RangeStreamResponse, RequestOp, StatusRequest, StatusResponse, TxnRequest, TxnResponse, WatchCancelRequest,
-        WatchCreateRequest, WatchProgressRequest, compare::TargetUnion, request_op::Request,
-        watch_request::RequestUnion,
+        DeleteRangeResponse, HashKvRequest, HashKvResponse, LeaseGrantRequest, LeaseGrantResponse,
+        LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, MemberListRequest, MemberListResponse, PutRequest,
+        PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, RequestOp, StatusRequest, StatusResponse,
+        TxnRequest, TxnResponse, WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, compare::TargetUnion,
+        request_op::Request, watch_request::RequestUnion,
     },
 };
 use keyspace::index::Limits;
 use served::Served;
-use tonic::Code;
+use tonic::{Code, Status};
 use wire::Client;
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
@@ -24,6 +24,7 @@ const PUT: &str = "/etcdserverpb.KV/Put";
 const TXN: &str = "/etcdserverpb.KV/Txn";
 const DELETE: &str = "/etcdserverpb.KV/DeleteRange";
 const COMPACT: &str = "/etcdserverpb.KV/Compact";
+const HASH_KV: &str = "/etcdserverpb.Maintenance/HashKV";
 
 struct Fixture {
     client: Client,
@@ -212,6 +213,65 @@ async fn trap_7_a_missing_key_is_an_invalid_argument() {
         (refused.code(), refused.message()),
         (Code::InvalidArgument, "etcdserver: key not found")
     );
+}
+
+/// As 3.6 does: a transaction's operations are checked one after another, and a put alone by its lease first.
+#[tokio::test]
+async fn of_several_things_that_are_wrong_the_one_is_told_that_etcd_tells() {
+    let mut etcd = fresh().await;
+    let keep = PutRequest {
+        ignore_value: true,
+        lease: 99,
+        ..put_request("absent", "")
+    };
+    let future = RangeRequest {
+        key: "a".into(),
+        revision: 1000,
+        ..RangeRequest::default()
+    };
+    let txn = |ops: Vec<Request>| TxnRequest {
+        success: (ops.into_iter())
+            .map(|request| RequestOp { request: Some(request) })
+            .collect(),
+        ..TxnRequest::default()
+    };
+    let (put, range) = (Request::RequestPut(keep.clone()), Request::RequestRange(future));
+    let put_first = txn(vec![put.clone(), range.clone()]);
+    let range_first = txn(vec![range, put]);
+
+    let alone = etcd.client.call::<_, PutResponse>(PUT, keep).await.unwrap_err();
+    let put_first = etcd.client.call::<_, TxnResponse>(TXN, put_first).await.unwrap_err();
+    let range_first = etcd.client.call::<_, TxnResponse>(TXN, range_first).await.unwrap_err();
+
+    assert_eq!(alone.message(), "etcdserver: requested lease not found");
+    assert_eq!(put_first.message(), "etcdserver: key not found");
+    let future = "etcdserver: mvcc: required revision is a future revision";
+    assert_eq!(range_first.message(), future);
+}
+
+/// The revision that was compacted last is still there, and its hash; what was before is not.
+#[tokio::test]
+async fn a_hash_is_of_the_revision_that_was_asked_for() {
+    let mut etcd = fresh().await;
+    for value in ["1", "2", "3"] {
+        etcd.put("a", value).await;
+    }
+    let compact = CompactionRequest {
+        revision: 3,
+        physical: true,
+    };
+    let _: CompactionResponse = etcd.client.call(COMPACT, compact).await.unwrap();
+    let mut hash = async |revision| {
+        let asked = etcd.client.call(HASH_KV, HashKvRequest { revision });
+        let answer: Result<HashKvResponse, Status> = asked.await;
+        answer.map(|answer| answer.hash_revision)
+    };
+
+    assert_eq!(hash(0).await.unwrap(), 4);
+    assert_eq!(hash(-1).await.unwrap(), -1);
+    assert_eq!(hash(3).await.unwrap(), 3);
+    let compacted = "etcdserver: mvcc: required revision has been compacted";
+    assert_eq!(hash(2).await.unwrap_err().message(), compacted);
 }
 
 #[tokio::test]
@@ -439,6 +499,36 @@ async fn trap_20_previous_values_last_until_they_are_told() {
 
     assert_eq!(first, 2);
     assert_eq!(previous[1].as_deref(), Some(&b"2"[..]));
+}
+
+/// Kubernetes' own tests count on it: such a watch ends in an error there.
+#[tokio::test]
+async fn trap_20_a_watch_from_the_compacted_revision_is_not_told_what_was_before() {
+    let mut etcd = fresh().await;
+    etcd.put("a", "1").await;
+    let second = etcd.put("a", "2").await;
+    let third = etcd.put("a", "3").await;
+    let compact = CompactionRequest {
+        revision: second,
+        physical: true,
+    };
+    let _: CompactionResponse = etcd.client.call(COMPACT, compact).await.unwrap();
+
+    let watch = WatchCreateRequest {
+        key: "a".into(),
+        start_revision: second,
+        prev_kv: true,
+        ..WatchCreateRequest::default()
+    };
+    let mut calls = etcd.client.watch(RequestUnion::CreateRequest(watch)).await;
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        told.extend(calls.next().await.events);
+    }
+
+    assert_eq!(told[0].prev_kv, None);
+    assert_eq!(told[1].kv.as_ref().unwrap().mod_revision, third);
+    assert_eq!(told[1].prev_kv.as_ref().unwrap().value, "2");
 }
 
 #[tokio::test]

@@ -39,11 +39,19 @@ impl Member {
         auth::puts(self, caller, &put)?;
         self.fits(bytes)?;
         self.has_room()?;
+        let lease = put.lease;
         let txn = Txn {
             success: vec![Op::Put(put)],
             ..Txn::default()
         };
-        let mut txned = self.write(txn).await?;
+        let mut txned = match (self.write(txn).await, lease) {
+            // Of two things that are wrong at once, etcd tells the lease of a put by itself, and the key in a transaction.
+            (Err(refused), Some(id)) if refused == status::KEY_NOT_FOUND => {
+                self.keyspace.lease_state(id).await?;
+                return Err(refused);
+            }
+            (answer, _) => answer?,
+        };
         Ok(answers::put(self.header_at(txned.revision), txned.results.pop()))
     }
 

@@ -107,7 +107,7 @@ impl Member {
             .ok()
             .filter(|revision| *revision > 0)
             .map(Revision);
-        if wanted.is_some_and(|wanted| wanted <= compacted && compacted > Revision(0)) {
+        if wanted.is_some_and(|wanted| wanted < compacted) {
             return Err(status::COMPACTED);
         }
         if wanted.is_some_and(|wanted| wanted > current) {
@@ -134,7 +134,10 @@ impl Member {
             } else {
                 compacted.0 as i64
             },
-            hash_revision: revision.0 as i64,
+            hash_revision: match request.revision {
+                0 => revision.0 as i64,
+                asked => asked,
+            },
         })
     }
 

@@ -56,6 +56,8 @@ struct Entry {
     id: i64,
     keys: KeyRange,
     previous: Previous,
+    /// What it was when the watch began: the event of that revision is told without what was before it, which is gone.
+    compacted: Revision,
     puts: bool,
     deletes: bool,
     fragment: bool,
@@ -77,6 +79,13 @@ struct State {
 struct Tagged(Arc<Entry>);
 
 impl Entry {
+    fn previous(&self, revision: Revision) -> Previous {
+        match revision <= self.compacted {
+            true => Previous::Omit,
+            false => self.previous,
+        }
+    }
+
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -169,6 +178,7 @@ impl Session {
         };
         let previous = watch.previous;
         let view = self.member.view().clone();
+        let compacted = view.read().compacted();
         let made = match view.watch_commits(watch) {
             Ok(made) => Ok(made),
             Err(Error::Compacted { oldest, .. }) => Err(oldest),
@@ -199,6 +209,7 @@ impl Session {
             id: response.watch_id,
             keys,
             previous,
+            compacted,
             puts: !has(FilterType::Noput),
             deletes: !has(FilterType::Nodelete),
             fragment: request.fragment,
@@ -365,8 +376,9 @@ impl Session {
         }
         entry.state().sent = true;
         self.member.metrics.events.add(count as i64);
+        let previous = entry.previous(commit.revision);
         if count == commit.events.len() {
-            let events = commit.made(entry.previous, || encode(commit.events.iter(), entry.previous));
+            let events = commit.made(previous, || encode(commit.events.iter(), previous));
             let bytes = head.encoded_len() + events.len();
             if !self.is_fragmented(entry, count, bytes) {
                 put_prefix(&mut self.out, bytes);
@@ -376,7 +388,7 @@ impl Session {
             }
         }
         let events: Vec<_> = (commit.events.iter().filter(wanted))
-            .map(|event| wire(event, entry.previous))
+            .map(|event| wire(event, previous))
             .collect();
         let bytes = head.encoded_len() + events.iter().map(event_bytes).sum::<usize>();
         if !self.is_fragmented(entry, count, bytes) {

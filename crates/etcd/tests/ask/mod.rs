@@ -8,6 +8,8 @@ use etcd::wire::etcdserverpb::{
 };
 use world::sim::SimRandom;
 
+use crate::server::Generation;
+
 /// Bytes that are easy to get wrong are among them.
 const KEYS: [&[u8]; 9] = [b"a", b"a/", b"a/b", b"a/c", b"a0", b"b", b"\0", b"\xff", b"a\0"];
 
@@ -31,14 +33,16 @@ pub struct Watching {
 
 pub struct Asker {
     random: SimRandom,
+    theirs: Generation,
     pub revision: i64,
     pub compacted: i64,
 }
 
 impl Asker {
-    pub fn new(seed: u64, revision: i64, compacted: i64) -> Asker {
+    pub fn new(seed: u64, revision: i64, compacted: i64, theirs: Generation) -> Asker {
         Asker {
             random: SimRandom::new(seed),
+            theirs,
             revision,
             compacted,
         }
@@ -70,7 +74,13 @@ impl Asker {
             }),
             36 if self.random.chance(50) => Asked::Leases(LeaseLeasesRequest {}),
             36 | 37 => Asked::HashKv(HashKvRequest {
-                revision: self.one_of(&[0, self.near(), self.near(), -1]),
+                revision: match self.one_of(&[0, self.near(), self.near(), -1]) {
+                    // 3.6 keeps hashes that it made when it compacted, and answers them after that.
+                    kept if self.theirs == Generation::From36 && kept <= self.compacted => 0,
+                    // Before that the one that was compacted last is gone, too.
+                    last if self.theirs == Generation::Before36 && last == self.compacted => 0,
+                    revision => revision,
+                },
             }),
             _ => Asked::Watch(self.watch()),
         }
@@ -128,12 +138,12 @@ impl Asker {
         }
     }
 
-    /// No orders that there are not: 3.4 takes them for none, 3.6 refuses them.
-    ///
     /// Which of several equal ones comes first is nobody's promise, so that only keys are ordered where a limit cuts.
     fn range(&self, anything: bool) -> RangeRequest {
+        // Orders that there are not: 3.4 takes them for none, 3.6 refuses them.
+        let unknown = u64::from(self.theirs == Generation::From36);
         let target = if anything && self.random.chance(25) {
-            self.random.below(5) as i32
+            self.random.below(5 + unknown) as i32
         } else {
             0
         };
@@ -149,7 +159,7 @@ impl Asker {
             },
             revision: if self.random.chance(30) { self.near() } else { 0 },
             sort_order: if self.random.chance(30) {
-                self.random.below(3) as i32
+                self.random.below(3 + unknown) as i32
             } else {
                 0
             },
@@ -188,14 +198,7 @@ impl Asker {
 
     fn op(&self, depth: u32) -> RequestOp {
         let request = match self.random.below(10) {
-            0..=4 => {
-                let mut put = self.put();
-                if put.ignore_value || put.ignore_lease {
-                    // Of two things that are wrong at once, 3.4 tells the other one in a transaction, 3.6 does not.
-                    put.lease = 0;
-                }
-                Request::RequestPut(put)
-            }
+            0..=4 => Request::RequestPut(self.put()),
             5 | 6 => {
                 let mut delete = self.delete();
                 if &delete.range_end[..] == b"\0" {

@@ -1,4 +1,4 @@
-//! What may differ between ours and Debian's etcd 3.4.23.
+//! What may differ between ours and a real etcd, and more if that one is older than 3.6.
 #![allow(dead_code, reason = "each test uses its part")]
 
 use etcd::wire::etcdserverpb::{
@@ -6,8 +6,22 @@ use etcd::wire::etcdserverpb::{
     LeaseRevokeResponse, LeaseTimeToLiveResponse, PutResponse, RangeResponse, ResponseHeader, TxnResponse,
 };
 
+use crate::server::Generation;
+
 pub trait Masked {
-    fn masked(self) -> Self;
+    fn masked(self, theirs: Generation) -> Self;
+}
+
+/// Before 3.6 all puts of a transaction are checked before its ranges are, from then on operation by operation: of several
+/// errors it tells another one.
+pub fn refused_transaction(message: &str) -> bool {
+    [
+        "etcdserver: key not found",
+        "etcdserver: requested lease not found",
+        "etcdserver: mvcc: required revision has been compacted",
+        "etcdserver: mvcc: required revision is a future revision",
+    ]
+    .contains(&message)
 }
 
 /// Who answers is not what is answered.
@@ -23,7 +37,7 @@ fn header(header: Option<ResponseHeader>) -> Option<ResponseHeader> {
 macro_rules! header_only {
     ($($answer:ty),*) => {
         $(impl Masked for $answer {
-            fn masked(mut self) -> Self {
+            fn masked(mut self, _: Generation) -> Self {
                 self.header = header(self.header);
                 self
             }
@@ -41,7 +55,7 @@ header_only!(
 );
 
 impl Masked for RangeResponse {
-    fn masked(mut self) -> Self {
+    fn masked(mut self, _: Generation) -> Self {
         // Those that are equal by what they are ordered by come in any order.
         self.kvs.sort_by(|one, other| one.key.cmp(&other.key));
         Self {
@@ -52,7 +66,7 @@ impl Masked for RangeResponse {
 }
 
 impl Masked for LeaseTimeToLiveResponse {
-    fn masked(mut self) -> Self {
+    fn masked(mut self, _: Generation) -> Self {
         self.keys.sort();
         Self {
             header: header(self.header),
@@ -64,7 +78,7 @@ impl Masked for LeaseTimeToLiveResponse {
 }
 
 impl Masked for LeaseLeasesResponse {
-    fn masked(mut self) -> Self {
+    fn masked(mut self, _: Generation) -> Self {
         // They come by their ends, and equal ones in any order.
         self.leases.sort_by_key(|lease| lease.id);
         Self {
@@ -75,11 +89,13 @@ impl Masked for LeaseLeasesResponse {
 }
 
 impl Masked for HashKvResponse {
-    fn masked(self) -> Self {
+    fn masked(self, theirs: Generation) -> Self {
         Self {
             header: header(self.header),
-            // Not there before 3.6.
-            hash_revision: 0,
+            hash_revision: match theirs {
+                Generation::Before36 => 0,
+                Generation::From36 => self.hash_revision,
+            },
             ..self
         }
     }

@@ -1,8 +1,9 @@
-//! An etcd of Debian's (package `etcd-server`) on loopback, for one test.
+//! A real etcd on loopback, for one test: Debian's (package `etcd-server`), or the program that `MANGROVE_ETCD` names.
 
 #![allow(dead_code, reason = "each test uses its part")]
 
 use std::{
+    ffi::OsString,
     io::{BufRead, BufReader},
     net::TcpListener,
     process::{Child, Command, Stdio},
@@ -10,11 +11,49 @@ use std::{
 
 use etcd::{EtcdKeyspace, EtcdOptions};
 
-const ETCD: &str = "/usr/bin/etcd";
+const DEBIAN: &str = "/usr/bin/etcd";
+
+/// What answers otherwise than 3.6, which is followed, is masked for those before it and for no other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Generation {
+    Before36,
+    From36,
+}
+
+/// The program, or `None` with a printed word.
+pub fn program() -> Option<OsString> {
+    let program = std::env::var_os("MANGROVE_ETCD").unwrap_or(DEBIAN.into());
+    if !std::path::Path::new(&program).exists() {
+        println!(
+            "skipped: there is no {} (Debian's package etcd-server)",
+            program.display()
+        );
+        return None;
+    }
+    Some(program)
+}
+
+pub fn generation(program: &OsString) -> Generation {
+    let told = Command::new(program).arg("--version").output().expect("etcd starts");
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    let version = told.split("etcd Version: ").nth(1).and_then(|rest| rest.lines().next());
+    let mut numbers = version
+        .expect("etcd tells its version")
+        .split('.')
+        .map(str::parse::<u32>);
+    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
+        panic!("no version: {told}");
+    };
+    match (major, minor) >= (3, 6) {
+        true => Generation::From36,
+        false => Generation::Before36,
+    }
+}
 
 pub struct Etcd {
     child: Child,
     pub endpoint: String,
+    pub generation: Generation,
     _dir: Option<tempfile::TempDir>,
 }
 
@@ -34,16 +73,13 @@ impl Etcd {
     }
 
     fn launch(path: &std::path::Path, dir: Option<tempfile::TempDir>) -> Option<Etcd> {
-        if !std::path::Path::new(ETCD).exists() {
-            println!("skipped: there is no {ETCD} (Debian's package etcd-server)");
-            return None;
-        }
+        let program = program()?;
         let url = || {
             let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
             format!("http://{}", free.local_addr().expect("an address"))
         };
         let (client, peer) = (url(), url());
-        let mut child = Command::new(ETCD)
+        let mut child = Command::new(&program)
             .arg("--data-dir")
             .arg(path)
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
@@ -64,6 +100,7 @@ impl Etcd {
         Some(Etcd {
             child,
             endpoint: client,
+            generation: generation(&program),
             _dir: dir,
         })
     }

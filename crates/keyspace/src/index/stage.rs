@@ -274,23 +274,20 @@ impl Index {
         }
     }
 
-    /// Puts of all levels first, then ranges: of several errors, etcd tells the same one.
+    /// Operation by operation, on all levels: of several errors, etcd 3.6 tells the same one.
     fn check(&self, txn: &Txn, path: &[bool]) -> Result<()> {
         self.check_each(txn, &mut path.iter(), &mut |op| match op {
-            Op::Put(Put { lease: Some(id), .. }) if !self.leases.contains(*id) => Err(Error::NoLease(*id)),
             // What is kept is what was there before the transaction, even if an operation before this one puts the key.
             Op::Put(put)
                 if put.keep != Keep::Nothing && self.keys.get(&put.key).is_none_or(|it| it.live().is_none()) =>
             {
                 Err(Error::Invalid("key not found".into()))
             }
+            Op::Put(Put { lease: Some(id), .. }) if !self.leases.contains(*id) => Err(Error::NoLease(*id)),
             Op::Put(_) if self.bytes > self.limits.quota_bytes_max => Err(Error::NoSpace(format!(
                 "the keyspace has {} bytes, its quota is {}",
                 self.bytes, self.limits.quota_bytes_max
             ))),
-            _ => Ok(()),
-        })?;
-        self.check_each(txn, &mut path.iter(), &mut |op| match op {
             Op::Range(range) => self.readable(range.revision, self.head).map(drop),
             _ => Ok(()),
         })
