@@ -10,5 +10,6 @@ pub mod images;
 pub mod kubeconfigs;
 pub mod leading;
 pub mod pod_range;
+mod service_range;
 pub mod storage;
 pub mod taken;

@@ -3,13 +3,12 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    ops::RangeInclusive,
     sync::Arc,
 };
 
 use anyhow::{Context, bail};
 use api::resource::{self, VIRTUAL_CLUSTERS};
-use apiserver::{ApiServer, ApiServerOptions, PlaneRecord, ServiceRanges};
+use apiserver::{ApiServer, ApiServerOptions, PlaneRecord};
 use client::{Client, PlaneKey, Source, SourceId, Sources, Tasks};
 use identity::{Ca, Certified, SubjectName, tls};
 use in_process::{InProcess, Nodes, StorageClasses};
@@ -23,6 +22,7 @@ use super::{
     house::{SERVING_LIFE, machine_addresses, reachable, super_id},
     kubeconfigs::Kubeconfigs,
     leading::{Leading, Loops},
+    service_range,
     storage::Storage,
     taken,
 };
@@ -52,7 +52,8 @@ impl Beside {
             cluster_domain: options.cluster_domain.clone(),
         };
         ensure_installed(&below, &options.namespace).await?;
-        let ranges = ranges_of(&options.service_cluster_ip_range)?;
+        let ranges = service_range::shared_out(&options.service_cluster_ip_range)?;
+        service_range::ensure_known(&below, &ranges).await?;
         let listener = TcpListener::bind(options.listen)
             .await
             .with_context(|| format!("can't listen on {}: choose another by --listen", options.listen))?;
@@ -227,7 +228,7 @@ impl Wires {
         let clusters = tenancy::virtual_cluster::follow(&operators);
         let mut tasks = vec![
             mirror::start(&mirrored, &MIRRORED)?,
-            taken::start(&operators, &self.super_plane, self.api.planes().clone()),
+            taken::start(&operators, &self.super_plane, &self.local, self.api.planes().clone()),
             credentials::start(
                 clusters.clone(),
                 self.below.clone(),
@@ -333,30 +334,6 @@ async fn ensure_installed(below: &Client, namespace: &str) -> anyhow::Result<()>
     }
 }
 
-/// The super cluster's range, shared out as the whole platform does: a sixteenth stays the super cluster's, and tenants' planes
-/// give addresses of the rest, half of it to their API servers. What that cluster has given there itself is claimed.
-fn ranges_of(text: &str) -> anyhow::Result<ServiceRanges> {
-    let wrong = || format!("--service-cluster-ip-range {text:?} is no IPv4 range such as 10.96.0.0/12");
-    let (network, bits) = text.split_once('/').with_context(wrong)?;
-    let network: Ipv4Addr = network.parse().ok().with_context(wrong)?;
-    let bits: u32 = bits
-        .parse()
-        .ok()
-        .filter(|bits| (1..=24).contains(bits))
-        .with_context(wrong)?;
-    let size = 1u32 << (32 - bits);
-    let first = u32::from(network) & !(size - 1);
-    let range = |from: u32, to: u32| -> RangeInclusive<Ipv4Addr> {
-        Ipv4Addr::from(first + from)..=Ipv4Addr::from(first + (to - 1))
-    };
-    Ok(ServiceRanges {
-        root: range(0, size / 16),
-        tenants: range(size / 16, size / 2),
-        pods_door: range(size / 2, size),
-        ..ServiceRanges::default()
-    })
-}
-
 /// For the names by which tenants may reach it: what they are told, the machine's own, and the Service's in the cluster.
 fn serving_certificate(
     record: &PlaneRecord,
@@ -388,26 +365,4 @@ fn serving_certificate(
 fn replica_name() -> String {
     let host = nix::unistd::gethostname().unwrap_or_default();
     format!("{}_{}", host.to_string_lossy(), std::process::id())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_usual_range_is_shared_out_as_the_whole_platform_does() {
-        assert_eq!(ranges_of("10.96.0.0/12").unwrap(), ServiceRanges::default());
-        let small = ranges_of("172.20.0.0/16").unwrap();
-        assert_eq!(
-            small.root,
-            Ipv4Addr::new(172, 20, 0, 0)..=Ipv4Addr::new(172, 20, 15, 255)
-        );
-        assert_eq!(
-            small.pods_door,
-            Ipv4Addr::new(172, 20, 128, 0)..=Ipv4Addr::new(172, 20, 255, 255)
-        );
-        for wrong in ["10.96.0.0", "x/12", "10.96.0.0/30", "fd00::/108", "10.0.0.0/0"] {
-            assert!(ranges_of(wrong).is_err(), "{wrong}");
-        }
-    }
 }

@@ -3,18 +3,22 @@
 
 use std::net::Ipv4Addr;
 
-use api::{Object, resource::SERVICES};
-use apiserver::{Planes, planes::addresses::Owner};
+use api::{Object, PlaneId, resource::SERVICES};
+use apiserver::{
+    Planes,
+    planes::addresses::{Owner, Taken},
+};
 use client::{Informer, InformerOptions, Notice, PlaneKey, Sources, Tasks};
 use tenancy::identity;
 
 use super::doors::DOOR_OF;
 
-pub fn start(super_sources: &Sources, super_plane: &PlaneKey, planes: Planes) -> Tasks {
+/// `local` is the plane beside the tenants', which nobody reaches and whose own Service may have any address.
+pub fn start(super_sources: &Sources, super_plane: &PlaneKey, local: &PlaneKey, planes: Planes) -> Tasks {
     let tasks = Tasks::new();
     let services = Informer::start(super_sources, SERVICES, InformerOptions::default());
     let mut changes = services.subscribe();
-    let plane = super_plane.plane;
+    let (plane, local) = (super_plane.plane, local.plane);
     let owner = move |service: &Object| Owner {
         plane,
         namespace: service.namespace().to_owned(),
@@ -28,12 +32,12 @@ pub fn start(super_sources: &Sources, super_plane: &PlaneKey, planes: Planes) ->
                         release(&planes, &old, change.new.as_ref(), &owner(&old)).await;
                     }
                     if let Some(new) = change.new.filter(is_own) {
-                        claim(&planes, &new, &owner(&new)).await;
+                        claim(&planes, &new, &owner(&new), local).await;
                     }
                 }
                 Notice::Rescan => {
                     for (_, service) in services.all().into_iter().filter(|(_, service)| is_own(service)) {
-                        claim(&planes, &service, &owner(&service)).await;
+                        claim(&planes, &service, &owner(&service), local).await;
                     }
                 }
                 Notice::Synced(_) | Notice::Removed(_) => {}
@@ -59,10 +63,11 @@ fn ports(service: &Object) -> Vec<u16> {
         .collect()
 }
 
-async fn claim(planes: &Planes, service: &Object, owner: &Owner) {
+async fn claim(planes: &Planes, service: &Object, owner: &Owner, local: PlaneId) {
     for address in addresses(service) {
         match planes.addresses().claim_address(address, owner).await {
             Ok(Ok(())) => {}
+            Ok(Err(Taken::By(one))) if one.plane == local => {}
             // A tenant was faster; the super cluster will refuse its Service, which says so.
             Ok(Err(taken)) => {
                 tracing::warn!(%address, ?taken, "the super cluster has given an address that a tenant has")

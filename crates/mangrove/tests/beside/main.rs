@@ -5,6 +5,7 @@
 mod manifest;
 mod process;
 mod super_cluster;
+mod upstream;
 
 use std::time::Duration;
 
@@ -47,6 +48,11 @@ async fn one<T>(
     .await
 }
 
+/// With its kind: upstream wants it of all that a definition defines.
+fn virtual_cluster(name: &str) -> serde_json::Value {
+    json!({"apiVersion": "tenancy.mangrove.io/v1alpha1", "kind": "VirtualCluster", "metadata": {"name": name}})
+}
+
 fn web() -> serde_json::Value {
     json!({"metadata": {"name": "web"}, "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "web"}},
         "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}})
@@ -65,10 +71,32 @@ async fn running(tenant: &Client, count: usize) -> Vec<api::Object> {
 async fn tenants_live_on_a_cluster_that_is_known_by_its_kubeconfig_alone() {
     let below = Super::open().await;
     let process = Process::start(&below.kubeconfig()).await;
-    let admin = &below.admin;
+    let (acme, globex) = two_tenants_live_on(&below.admin, &process, "n1").await;
+
+    // Streams go by the super cluster's own API, to the tenant's own Pod.
+    let pod = running(&acme, 2).await.remove(0);
+    let path = PODS.path(Some("default"), Some(pod.name()));
+    let log = acme
+        .raw(http::Method::GET, &format!("{path}/log?tailLines=1"), None)
+        .await
+        .unwrap();
+    let log = String::from_utf8_lossy(&log).into_owned();
+    assert!(
+        log.starts_with("log of acme-default-") && log.contains("tailLines=1"),
+        "{log}"
+    );
+
+    acme_goes_and_globex_stays(&below.admin, &globex).await;
+    process.stop().await;
+}
+
+/// Two of them, with the same under the same names; `admin` is the super cluster's, and `node` its only one.
+async fn two_tenants_live_on(admin: &Client, process: &Process, node: &str) -> (Client, Client) {
     for name in ["acme", "globex"] {
-        let cluster = json!({"metadata": {"name": name}});
-        admin.create(&VIRTUAL_CLUSTERS, None, &cluster).await.unwrap();
+        admin
+            .create(&VIRTUAL_CLUSTERS, None, &virtual_cluster(name))
+            .await
+            .unwrap();
     }
     let class = json!({"metadata": {"name": "fast", "labels": {"tenancy.mangrove.io/public": "true"}},
         "provisioner": "example.org/disk"});
@@ -85,9 +113,9 @@ async fn tenants_live_on_a_cluster_that_is_known_by_its_kubeconfig_alone() {
     }
     for tenant in [&acme, &globex] {
         let pods = running(tenant, 2).await;
-        assert!(pods.iter().all(|pod| pod.tree()["spec"]["nodeName"] == "n1"));
+        assert!(pods.iter().all(|pod| pod.tree()["spec"]["nodeName"] == node));
         // What it sees of the cluster underneath, which is not in this process.
-        one("the node is shown", tenant, &NODES, None, "n1", |_| Some(())).await;
+        one("the node is shown", tenant, &NODES, None, node, |_| Some(())).await;
         one("the class is shown", tenant, &STORAGE_CLASSES, None, "fast", |_| {
             Some(())
         })
@@ -122,20 +150,10 @@ async fn tenants_live_on_a_cluster_that_is_known_by_its_kubeconfig_alone() {
         .await
         .unwrap();
     assert!(!lease.tree()["spec"]["holderIdentity"].as_str().unwrap().is_empty());
+    (acme, globex)
+}
 
-    // Streams go by the super cluster's own API, to the tenant's own Pod.
-    let pod = running(&acme, 2).await.remove(0);
-    let path = PODS.path(Some("default"), Some(pod.name()));
-    let log = acme
-        .raw(http::Method::GET, &format!("{path}/log?tailLines=1"), None)
-        .await
-        .unwrap();
-    let log = String::from_utf8_lossy(&log).into_owned();
-    assert!(
-        log.starts_with("log of acme-default-") && log.contains("tailLines=1"),
-        "{log}"
-    );
-
+async fn acme_goes_and_globex_stays(admin: &Client, globex: &Client) {
     // Nothing of it is left when it goes, but for the other.
     admin
         .delete(&VIRTUAL_CLUSTERS, None, "acme", &DeleteOptions::default())
@@ -155,8 +173,7 @@ async fn tenants_live_on_a_cluster_that_is_known_by_its_kubeconfig_alone() {
         |secrets| (!secrets.iter().any(|secret| secret.name() == "acme-kubeconfig")).then_some(()),
     )
     .await;
-    running(&globex, 2).await;
-    process.stop().await;
+    running(globex, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -164,8 +181,10 @@ async fn a_process_that_is_killed_and_started_again_finds_everything_as_it_was()
     let below = Super::open().await;
     let process = Process::start(&below.kubeconfig()).await;
     let admin = &below.admin;
-    let cluster = json!({"metadata": {"name": "acme"}});
-    admin.create(&VIRTUAL_CLUSTERS, None, &cluster).await.unwrap();
+    admin
+        .create(&VIRTUAL_CLUSTERS, None, &virtual_cluster("acme"))
+        .await
+        .unwrap();
     let acme = process.tenant(admin, "acme").await;
     acme.create(&DEPLOYMENTS, Some("default"), &web()).await.unwrap();
     let mut before: Vec<String> = running(&acme, 2).await.iter().map(|pod| pod.uid().to_owned()).collect();
@@ -228,7 +247,7 @@ async fn pods_of_the_cluster_find_a_door_to_their_own_plane_by_the_address_that_
     let mut tenants = Vec::new();
     for name in ["acme", "globex"] {
         admin
-            .create(&VIRTUAL_CLUSTERS, None, &json!({"metadata": {"name": name}}))
+            .create(&VIRTUAL_CLUSTERS, None, &virtual_cluster(name))
             .await
             .unwrap();
         let tenant = process.tenant(admin, name).await;

@@ -6,11 +6,11 @@ use api::resource::{CUSTOM_RESOURCE_DEFINITIONS, PODS, SERVICE_ACCOUNTS, VIRTUAL
 use identity::kubeconfig;
 use serde_json::json;
 
-use crate::{process::Process, running, super_cluster::Super, web};
+use crate::{process::Process, running, super_cluster::Super, virtual_cluster, web};
 
 const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/tenancy.yaml");
 
-fn apply(kubeconfig: &Path) {
+pub fn apply(kubeconfig: &Path) {
     let mut kubectl = Command::new("kubectl");
     kubectl.arg("--kubeconfig").arg(kubeconfig);
     let said = kubectl.args(["apply", "-f", MANIFEST]).output().unwrap();
@@ -46,7 +46,7 @@ async fn the_manifest_is_enough_to_run_by_and_has_this_programs_definition() {
     let as_account = below.kubeconfig_of("account", kubeconfig::Credential::Token(token));
     let process = Process::start(&as_account).await;
     admin
-        .create(&VIRTUAL_CLUSTERS, None, &json!({"metadata": {"name": "acme"}}))
+        .create(&VIRTUAL_CLUSTERS, None, &virtual_cluster("acme"))
         .await
         .unwrap();
     let acme = process.tenant(admin, "acme").await;
