@@ -1,9 +1,15 @@
-//! The same platform with its state in Debian's etcd.
+//! The same platform with its state in a real etcd, which it reaches over mutual TLS.
 
-use std::process::Command;
+use std::{fs, path::Path, time::Duration};
 
+use identity::{Ca, Certified, SubjectName};
 use nix::sys::signal::Signal;
-use testkit::{etcd::Etcd, platform::Platform, said::Said};
+use testkit::{
+    etcd::{Etcd, EtcdTls},
+    platform::Platform,
+    said::Said,
+};
+use world::World;
 
 use crate::{BINARY, apply_web};
 
@@ -12,10 +18,11 @@ fn the_platform_keeps_its_state_in_a_real_etcd_and_takes_it_all_back() {
     let Some(platform) = Platform::prepare(BINARY) else {
         return;
     };
-    let Some(etcd) = Etcd::start(platform.folder()) else {
+    let Some(etcd) = Etcd::start(platform.folder(), certificates(platform.folder())) else {
         return;
     };
-    let platform = platform.with_options(&["--etcd-servers", &etcd.url()]);
+    let options = etcd.options();
+    let platform = platform.with_options(&options.each_ref().map(String::as_str));
     platform.up();
     platform.import_web_image();
     let acme = platform.tenant("acme");
@@ -56,11 +63,31 @@ fn the_platform_keeps_its_state_in_a_real_etcd_and_takes_it_all_back() {
     assert!(leftovers.is_empty(), "{leftovers:#?}");
 }
 
+fn certificates(folder: &Path) -> EtcdTls {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let world = World::real();
+    let (now, random) = (world.clock.wall(), &*world.random);
+    let ca = Ca::generate("etcd", now, random).unwrap();
+    let names = [SubjectName::of("127.0.0.1")];
+    let server = ca.issue_server("etcd", &names, DAY, now, random).unwrap();
+    let client = ca.issue_client("mangrove", &[], DAY, now, random).unwrap();
+    let written = |name: &str, of: &Certified| {
+        let (certificate, key) = (folder.join(format!("{name}.crt")), folder.join(format!("{name}.key")));
+        fs::write(&certificate, &of.certificate_pem).unwrap();
+        fs::write(&key, &of.key_pem).unwrap();
+        (certificate, key)
+    };
+    let authority = folder.join("etcd-ca.crt");
+    fs::write(&authority, ca.certificate_pem()).unwrap();
+    EtcdTls {
+        authority,
+        server: written("etcd", &server),
+        client: written("etcd-client", &client),
+    }
+}
+
 fn keys(etcd: &Etcd) -> Vec<String> {
-    let mut get = Command::new("etcdctl");
-    get.env("ETCDCTL_API", "3")
-        .args(["--endpoints", &etcd.url(), "get", "", "--prefix", "--keys-only"]);
-    Said::of(&mut get)
+    Said::of(etcd.ctl().args(["get", "", "--prefix", "--keys-only"]))
         .out()
         .lines()
         .filter(|line| !line.is_empty())
