@@ -43,7 +43,7 @@ impl Agent {
         let name = options.node_name.clone().unwrap_or_else(house::node_name);
         let address = options.address.map_or_else(house::node_address, Ok)?;
         let authority = root_authority(&client).await?;
-        let kubernetes = kubernetes_address(&client).await?;
+        let dns = dns_address(&client).await?;
         let range = pod_range::claim(&client, &name, &world).await?;
         progress.done(&format!("joined as {name}, with Pods in {range}"));
 
@@ -90,7 +90,7 @@ impl Agent {
                 key: serving.key_pem.into(),
                 client_ca: authority.into(),
             },
-            cluster_dns: Some(kubernetes),
+            cluster_dns: Some(dns),
             cluster_domain: CLUSTER_DOMAIN.to_owned(),
             token_source: None,
             kubernetes_service: None,
@@ -158,16 +158,18 @@ async fn root_authority(client: &Client) -> anyhow::Result<String> {
     Ok(authority.context("the super cluster tells no CA")?.to_owned())
 }
 
-/// The super plane's own door, and its DNS.
-async fn kubernetes_address(client: &Client) -> anyhow::Result<Ipv4Addr> {
-    let service = client
-        .get(&resource::SERVICES, Some("default"), "kubernetes")
-        .await
-        .context("reading the super cluster's own Service")?;
-    let address = service.tree()["spec"]["clusterIP"].as_str().unwrap_or_default();
+/// The super cluster's DNS: by the name that it has everywhere else, or, in a cluster of ours, the API's own address.
+async fn dns_address(client: &Client) -> anyhow::Result<Ipv4Addr> {
+    let dns = match client.get(&resource::SERVICES, Some("kube-system"), "kube-dns").await {
+        Ok(dns) => Ok(dns),
+        Err(error) if error.is_not_found() => client.get(&resource::SERVICES, Some("default"), "kubernetes").await,
+        Err(error) => Err(error),
+    };
+    let dns = dns.context("reading the super cluster's own Services")?;
+    let address = dns.tree()["spec"]["clusterIP"].as_str().unwrap_or_default();
     address
         .parse()
-        .with_context(|| format!("the super cluster's own Service has the address {address:?}"))
+        .with_context(|| format!("the super cluster's Service {} has the address {address:?}", dns.name()))
 }
 
 /// What a person has put into `images` for a machine that can't or shan't pull.

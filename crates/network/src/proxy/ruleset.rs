@@ -66,7 +66,10 @@ add map ip {TABLE} host_ports {{ type inet_proto . inet_service : verdict; }}
     ip daddr {services} reject
 "
     );
-    let chains: [(&str, &str, &str); 9] = [
+    // Where planes are beside another cluster, their doors are Services of it, and lead to wherever the planes are: a node, or a
+    // Pod of those who run the machines. They count as what they were called by.
+    let door_elsewhere = format!("    ip saddr {pods} ct status dnat ct original ip daddr {door} jump door\n");
+    let chains: [(&str, &str, &str); 10] = [
         (
             "sources",
             "filter hook prerouting priority raw",
@@ -94,7 +97,7 @@ add map ip {TABLE} host_ports {{ type inet_proto . inet_service : verdict; }}
             &format!(
                 "    iif lo accept
     ct state established,related accept
-{door_input}    ip saddr {pods} icmp type echo-request accept
+{door_input}{door_elsewhere}    ip saddr {pods} icmp type echo-request accept
     ip saddr {pods} ip saddr != @trusted drop
 "
             ),
@@ -113,7 +116,7 @@ add map ip {TABLE} host_ports {{ type inet_proto . inet_service : verdict; }}
             &format!(
                 "    ct state related accept
     ct state established ct direction reply accept
-    ip daddr {pods} jump circle
+{door_elsewhere}    ip daddr {pods} jump circle
     ip saddr @trusted accept
     ip daddr @nodes drop
     ip daddr 169.254.0.0/16 drop
@@ -127,6 +130,15 @@ add map ip {TABLE} host_ports {{ type inet_proto . inet_service : verdict; }}
             "    ip saddr @trusted accept
     meta mark set ip saddr map @groups
     meta mark . ip daddr @members meta mark set 0 accept
+    meta mark set 0 drop
+",
+        ),
+        (
+            "door",
+            "",
+            "    ip saddr @trusted accept
+    meta mark set ip saddr map @groups
+    meta mark . ct original ip daddr @members meta mark set 0 accept
     meta mark set 0 drop
 ",
         ),

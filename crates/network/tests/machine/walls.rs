@@ -3,10 +3,11 @@
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
+use network::Options;
 use network::proxy::{Circle, Place, Protocol, Proxy, Service, ServicePort, Target};
 
-use crate::namespaces::{GATEWAY, HOST, Machine, Namespace, OUTSIDE, POD, ask_tcp, possible, serve_tcp};
-use crate::services::{apply, started};
+use crate::namespaces::{GATEWAY, HOST, Machine, Namespace, OUTSIDE, POD, ask_tcp, options, possible, serve_tcp};
+use crate::services::{self, apply, started};
 
 const DOOR: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 104, 0, 1), Ipv4Addr::new(10, 104, 0, 2)];
 const WEB: Ipv4Addr = Ipv4Addr::new(10, 97, 0, 1);
@@ -124,6 +125,58 @@ fn a_planes_pods_come_to_their_own_door_only() {
         "the same door by its other number"
     );
     assert!(ask_tcp(&machine.pods[0], HOST, 6444).is_err());
+}
+
+/// Beside another cluster a door is a Service of it, wherever the planes are.
+#[test]
+fn a_door_that_leads_elsewhere_is_its_own_planes_only() {
+    if !possible() {
+        return;
+    }
+    let machine = Machine::new();
+    let without_doors = Options {
+        door_ports: None,
+        ..options(0, 0)
+    };
+    let mut started = None;
+    machine
+        .host
+        .block_on(async { started = Some(services::start(&without_doors).await) });
+    let proxy = started.unwrap();
+    serve_tcp(&machine.host, 9, 46283);
+    serve_tcp(&machine.outside, 7, 46283);
+    machine.serve_tcp(2, 46283);
+    circles(&machine, &proxy, [plane(0), plane(1), Circle::Trusted]);
+    let [own, other, trusted] = &machine.pods;
+
+    for place in [HOST, OUTSIDE, POD[2]] {
+        let door = |door| {
+            let port = ServicePort {
+                place: Place::Address(door),
+                protocol: Protocol::Tcp,
+                port: 443,
+            };
+            let targets = vec![Target {
+                address: place,
+                port: 46283,
+            }];
+            let service = Service {
+                targets,
+                ..Service::default()
+            };
+            (port, service)
+        };
+        apply(&machine, &proxy, &DOOR.map(door));
+
+        assert!(ask_tcp(own, DOOR[0], 443).is_ok(), "{place}");
+        assert!(ask_tcp(other, DOOR[1], 443).is_ok(), "{place}");
+        assert!(ask_tcp(trusted, DOOR[1], 443).is_ok(), "{place}");
+        assert!(ask_tcp(own, DOOR[1], 443).is_err(), "{place}");
+        assert!(ask_tcp(other, DOOR[0], 443).is_err(), "{place}");
+    }
+    for place in [HOST, POD[2]] {
+        assert!(ask_tcp(own, place, 46283).is_err(), "and by no other name: {place}");
+    }
 }
 
 #[test]
