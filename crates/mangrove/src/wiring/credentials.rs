@@ -29,6 +29,10 @@ struct Credentials {
     world: World,
 }
 
+fn secret_name(cluster: &str) -> String {
+    format!("{cluster}-kubeconfig")
+}
+
 /// Keeps the Secrets; it ends when the returned tasks are stopped or dropped.
 pub fn start(
     clusters: Informer,
@@ -62,31 +66,22 @@ pub fn start(
 
 impl Credentials {
     async fn handle(&self, key: &ObjectKey) -> Result<Outcome, String> {
-        let Some(cluster) = self.clusters.get(key) else {
-            return Ok(Outcome::Done);
+        let cluster = self.clusters.get(key).filter(|cluster| !cluster.is_deleting());
+        let Some(cluster) = cluster else {
+            return self.take_back(&key.name).await;
         };
-        if cluster.is_deleting() || cluster.tree()["status"]["phase"] != "Running" {
+        if cluster.tree()["status"]["phase"] != "Running" {
             return Ok(Outcome::Done);
         }
-        let name = format!("{}-kubeconfig", cluster.name());
+        let name = secret_name(cluster.name());
         let now = self.now();
-        let there = match self.client.get(&SECRETS, Some(&self.namespace), &name).await {
-            Ok(there) => Some(there),
-            Err(error) if error.is_not_found() => None,
-            Err(error) => return Err(error.to_string()),
-        };
-        if let Some(there) = there {
+        if let Some(there) = self.found(&name).await? {
             let due = there.annotation(RENEW_AT).and_then(|at| at.parse().ok()).unwrap_or(0);
             let is_its = there.tree()["metadata"]["ownerReferences"][0]["uid"] == cluster.uid();
             if is_its && due > now {
                 return Ok(Outcome::After(Duration::from_secs(due - now)));
             }
-            let options = DeleteOptions::of_uid(there.uid());
-            let deleted = self
-                .client
-                .delete(&SECRETS, Some(&self.namespace), &name, &options)
-                .await;
-            deleted.map_err(|error| error.to_string())?;
+            self.delete(&there).await?;
         }
         let Some(access) = self
             .kubeconfigs
@@ -102,6 +97,37 @@ impl Credentials {
         let made = self.client.create(&SECRETS, Some(&self.namespace), &secret).await;
         made.map_err(|error| error.to_string())?;
         Ok(Outcome::After(life))
+    }
+
+    /// At once, and not when the super cluster's garbage collection comes to it.
+    async fn take_back(&self, cluster: &str) -> Result<Outcome, String> {
+        if let Some(there) = self.found(&secret_name(cluster)).await? {
+            let owner = &there.tree()["metadata"]["ownerReferences"][0];
+            if owner["kind"] == *VIRTUAL_CLUSTERS.kind && owner["name"] == cluster {
+                self.delete(&there).await?;
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    async fn found(&self, name: &str) -> Result<Option<Object>, String> {
+        match self.client.get(&SECRETS, Some(&self.namespace), name).await {
+            Ok(there) => Ok(Some(there)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    async fn delete(&self, secret: &Object) -> Result<(), String> {
+        let options = DeleteOptions::of_uid(secret.uid());
+        let deleted = self
+            .client
+            .delete(&SECRETS, Some(&self.namespace), secret.name(), &options)
+            .await;
+        match deleted {
+            Err(error) if !error.is_not_found() => Err(error.to_string()),
+            _ => Ok(()),
+        }
     }
 
     fn secret(&self, cluster: &Object, name: &str, kubeconfig: &str, renew_at: u64) -> serde_json::Value {
