@@ -19,6 +19,7 @@ use super::{
     load::{Figures, Until, closed_loop},
     platform::Platform,
     report::{Report, short},
+    usage::Usage,
 };
 
 #[derive(Args, Clone)]
@@ -26,6 +27,9 @@ pub struct Options {
     /// Measure this cluster instead of a platform of its own
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+    /// A process of that cluster's server on this machine, so that its processor time and memory are told; may be given again
+    #[arg(long, value_name = "PID", requires = "kubeconfig")]
+    server_pid: Vec<u32>,
     /// Seconds for each of creates, gets and lists
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     seconds: u64,
@@ -52,7 +56,35 @@ const LIST: u64 = 500;
 /// HTTP/2 servers commonly allow 100 to 250 streams a connection.
 const WATCHES_A_CONNECTION: usize = 100;
 
+/// What a server uses, where that can be known.
+#[derive(Clone, Copy)]
+struct Server<'a> {
+    platform: Option<&'a Platform>,
+    /// Of a foreign cluster.
+    processes: &'a [u32],
+}
+
+impl Server<'_> {
+    fn usage(&self) -> anyhow::Result<Option<Usage>> {
+        if let Some(platform) = self.platform {
+            return platform.usage().map(Some);
+        }
+        let mut sum = None;
+        for pid in self.processes {
+            let one = Usage::of_server(*pid)?;
+            let all: &mut Usage = sum.get_or_insert_default();
+            all.cpu += one.cpu;
+            all.resident_bytes += one.resident_bytes;
+        }
+        Ok(sum)
+    }
+}
+
 pub async fn run(options: &Options, access: Entry, platform: Option<&Platform>) -> anyhow::Result<Report> {
+    let server = Server {
+        platform,
+        processes: &options.server_pid,
+    };
     let links = connect(&access, usize::from(options.connections)).await?;
     let namespaces = ["creates", "lists", "events"].map(|name| format!("bench-{}-{name}", std::process::id()));
     for namespace in &namespaces {
@@ -60,7 +92,7 @@ pub async fn run(options: &Options, access: Entry, platform: Option<&Platform>) 
         links[0].create("/api/v1/namespaces", &body).await?;
     }
     let [creates, lists, events] = &namespaces;
-    let measured = measure(options, platform, &access, &links, creates, lists, events).await;
+    let measured = measure(options, server, &access, &links, creates, lists, events).await;
     for namespace in &namespaces {
         links[0].delete(&format!("/api/v1/namespaces/{namespace}")).await?;
     }
@@ -111,8 +143,8 @@ pub async fn run(options: &Options, access: Entry, platform: Option<&Platform>) 
     report.figure("list_bytes", list_bytes);
     report.figure("connections", options.connections);
     report.figure("lanes", options.lanes);
-    if let Some(platform) = platform {
-        report.figure("server_resident_bytes", platform.usage()?.resident_bytes);
+    if let Some(usage) = server.usage()? {
+        report.figure("server_resident_bytes", usage.resident_bytes);
     }
     Ok(report)
 }
@@ -130,7 +162,7 @@ struct Measured {
 
 async fn measure(
     options: &Options,
-    platform: Option<&Platform>,
+    server: Server<'_>,
     access: &Entry,
     links: &Arc<[Link]>,
     creates: &str,
@@ -141,7 +173,7 @@ async fn measure(
     let time = Until::Time(Duration::from_secs(options.seconds));
     let data = "x".repeat(options.body_bytes);
 
-    let created = costed(platform, create(links, lanes, time, creates, &data)).await?;
+    let created = costed(server, create(links, lanes, time, creates, &data)).await?;
     let got = {
         let (links, path, count) = (links.clone(), configmaps(creates), created.0.count);
         let load = closed_loop(lanes, time, move |lane, number| {
@@ -149,7 +181,7 @@ async fn measure(
             let path = format!("{path}/c-{}", number % count);
             async move { link.get(&path).await.map(drop) }
         });
-        costed(platform, load).await?
+        costed(server, load).await?
     };
     create(links, lanes, Until::Count(LIST), lists, &data).await?;
     let whole = links[0].get(&configmaps(lists)).await?;
@@ -168,14 +200,14 @@ async fn measure(
                 Ok(())
             }
         });
-        costed(platform, load).await?
+        costed(server, load).await?
     };
     Ok(Measured {
         created,
         got,
         listed,
         list_bytes: whole.len(),
-        fanned: costed(platform, fan_out(options, access, links, events, &data)).await?,
+        fanned: costed(server, fan_out(options, access, links, events, &data)).await?,
     })
 }
 
@@ -275,18 +307,9 @@ async fn connect(access: &Entry, count: usize) -> anyhow::Result<Arc<[Link]>> {
     Ok(links.into())
 }
 
-/// A foreign cluster's processes are not known.
-async fn costed(
-    platform: Option<&Platform>,
-    load: impl Future<Output = anyhow::Result<Figures>>,
-) -> anyhow::Result<Costed> {
-    let cpu = || {
-        platform
-            .map(|platform| platform.usage().map(|usage| usage.cpu))
-            .transpose()
-    };
-    let before = cpu()?;
+async fn costed(server: Server<'_>, load: impl Future<Output = anyhow::Result<Figures>>) -> anyhow::Result<Costed> {
+    let before = server.usage()?;
     let figures = load.await?;
-    let after = cpu()?;
-    Ok((figures, after.zip(before).map(|(after, before)| after - before)))
+    let after = server.usage()?;
+    Ok((figures, after.zip(before).map(|(after, before)| after.cpu - before.cpu)))
 }
