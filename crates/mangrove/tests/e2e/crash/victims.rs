@@ -151,14 +151,14 @@ impl Prey {
                 _ => last["reason"].as_str()?,
             };
             assert_eq!(last["reason"], reason, "{status}");
-            // An agent that was away when the whole sandbox ended blames nobody for it.
+            // An agent that was away when the whole sandbox ended blames nobody for it, now and the next time.
             let excused = keeper_was_killed && of_pod.contains(&&Victim::Supervisor);
             let waited = seconds(&state["running"]["startedAt"]) - seconds(&last["finishedAt"]);
             assert!(
                 !backs_off || excused || waited >= BACK_OFF_SECONDS,
                 "it did not back off: {status}"
             );
-            Some(false)
+            Some(excused)
         })
     }
 }
