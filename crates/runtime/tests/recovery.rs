@@ -210,6 +210,68 @@ async fn when_a_supervisor_dies_its_containers_are_ended_and_told_of() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_container_killed_while_commands_are_brought_into_it_leaves_no_control_group() {
+    if let Some(why) = missing() {
+        return eprintln!("{why}");
+    }
+    let machine = Machine::ready().await;
+    let mut cri = machine.cri().await;
+    let sandbox = cri.sandbox("web").await;
+    for round in 0..10u32 {
+        let config = v1::ContainerConfig {
+            metadata: Some(v1::ContainerMetadata {
+                name: "main".into(),
+                attempt: round,
+            }),
+            ..container_config("main", &["sleep", "1000"])
+        };
+        let container = cri.run(&sandbox, config).await;
+        let file = machine
+            .options
+            .root
+            .join("containers")
+            .join(&container)
+            .join("state.json");
+        let state: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        let pid = nix::unistd::Pid::from_raw(state["pid"].as_i64().unwrap() as i32);
+        let commands = (0..4).map(|_| {
+            let (mut cri, container) = (cri.clone(), container.clone());
+            tokio::spawn(async move { cri.try_exec(&container, &["true"], 5).await.is_ok() })
+        });
+        let commands: Vec<_> = commands.collect();
+        tokio::time::sleep(Duration::from_millis(u64::from(round) * 4)).await;
+
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+
+        assert_eq!(cri.ended(&container).await.exit_code, 137);
+        for command in commands {
+            let _ = command.await.unwrap();
+        }
+    }
+    // All helpers have ended, or do in a moment.
+    let left = || {
+        let groups = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten();
+        let of_sandbox = |root: std::path::PathBuf| root.join(&machine.options.cgroup_root).join(&sandbox);
+        let folders = groups.map(|group| of_sandbox(group.path()));
+        let inside = folders.flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
+        inside
+            .filter(|entry| entry.path().is_dir())
+            .map(|entry| entry.path())
+            .collect::<Vec<_>>()
+    };
+    for _ in 0..200 {
+        if left().is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    assert!(left().is_empty(), "{:?}", left());
+    cri.stop_sandbox(&sandbox).await;
+    cri.remove_sandbox(&sandbox).await;
+    machine.take_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn addresses_come_back_and_are_not_used_again_at_once() {
     if let Some(why) = missing() {
         return eprintln!("{why}");

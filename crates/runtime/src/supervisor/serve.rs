@@ -51,6 +51,8 @@ pub struct Supervisor {
     making: Vec<Making>,
     /// Exec'd processes by pid.
     execs: BTreeMap<i32, String>,
+    /// Control groups of ended containers, each until it could be removed.
+    emptying: Vec<String>,
     /// Clients, with their requests, that wait to hear what runs.
     greetings: Vec<(u64, u64)>,
     stop: Option<(u64, u64)>,
@@ -75,7 +77,11 @@ struct Making {
 #[derive(Clone)]
 enum What {
     Container(String),
-    Exec(String),
+    Exec {
+        exec: String,
+        /// Of the container that it goes into.
+        cgroup: String,
+    },
 }
 
 /// What a descriptor in the poll set stands for.
@@ -119,6 +125,7 @@ impl Supervisor {
             containers: BTreeMap::new(),
             making: Vec::new(),
             execs: BTreeMap::new(),
+            emptying: Vec::new(),
             greetings: Vec::new(),
             stop: None,
             buffer: vec![0; READ_BYTES],

@@ -355,6 +355,7 @@ impl Drop for Machine {
     }
 }
 
+#[derive(Clone)]
 pub struct Cri {
     pub runtime: RuntimeServiceClient<Channel>,
     pub images: ImageServiceClient<Channel>,

@@ -24,7 +24,7 @@ impl Supervisor {
                 Ok(()) => return,
                 Err(e) => Err(e),
             },
-            Call::Signal { container, signal } => self.running(&container).and_then(|pid| {
+            Call::Signal { container, signal } => self.running(&container).and_then(|(_, pid)| {
                 send_signal(pid, signal)?;
                 done()
             }),
@@ -76,11 +76,12 @@ impl Supervisor {
         self.answer(client, request.id, outcome);
     }
 
-    pub(super) fn running(&self, container: &str) -> Result<Pid, String> {
+    /// A running container, and its first process.
+    fn running(&self, id: &str) -> Result<(&Container, Pid), String> {
         self.containers
-            .get(container)
-            .and_then(Container::pid)
-            .ok_or_else(|| format!("container {container} is not running"))
+            .get(id)
+            .and_then(|container| Some((container, container.pid()?)))
+            .ok_or_else(|| format!("container {id} is not running"))
     }
 
     pub(super) fn start(&mut self, id: &str, client: u64, request: u64) -> io::Result<()> {
@@ -140,7 +141,8 @@ impl Supervisor {
         client: u64,
         request: u64,
     ) -> Result<(), String> {
-        self.running(&container)?;
+        let (running, _) = self.running(&container)?;
+        let cgroup = running.plan.cgroup.clone();
         let stdio = if terminal {
             None
         } else {
@@ -156,7 +158,7 @@ impl Supervisor {
             helper,
             client,
             request,
-            what: What::Exec(exec),
+            what: What::Exec { exec, cgroup },
             finished: false,
         });
         Ok(())

@@ -29,11 +29,11 @@ impl Supervisor {
                 self.not_started(&id);
                 Err(text)
             }
-            (What::Exec(exec), Ok(made)) => {
+            (What::Exec { exec, .. }, Ok(made)) => {
                 self.execs.insert(made.pid, exec);
                 Ok((Answer::Exec { pid: made.pid }, fds))
             }
-            (What::Exec(_), Err(text)) => Err(text),
+            (What::Exec { .. }, Err(text)) => Err(text),
         };
         self.answer(client, request, outcome);
     }
@@ -86,6 +86,25 @@ impl Supervisor {
     pub(super) fn reap(&mut self, now: Instant) {
         while let Ok(Some(_)) = self.signals.read_signal() {}
         self.all_helper_results();
+        self.collect(now);
+        // A helper that was bringing a command into a container is a member of its group until it has been collected, which may be
+        // in a later turn.
+        self.emptying.retain(|cgroup| self.hierarchies.remove(cgroup).is_err());
+    }
+
+    /// A helper has ended. If the container that it was to run a command in has ended before, it may have made the group anew.
+    fn leave(&mut self, what: What) {
+        if let What::Exec { cgroup, .. } = what
+            && !self
+                .containers
+                .values()
+                .any(|c| c.plan.cgroup == cgroup && !matches!(c.phase, Phase::Exited))
+        {
+            self.emptying.push(cgroup);
+        }
+    }
+
+    fn collect(&mut self, now: Instant) {
         loop {
             let (pid, code) = match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::Exited(pid, code)) => (pid, code),
@@ -97,7 +116,8 @@ impl Supervisor {
             // What a helper made can only end as our child after the helper has: then its answer lies there.
             self.all_helper_results();
             if let Some(at) = self.making.iter().position(|m| m.helper.pid == pid) {
-                self.making.remove(at);
+                let made = self.making.remove(at);
+                self.leave(made.what);
             } else if let Some(exec) = self.execs.remove(&pid.as_raw()) {
                 self.publish(&Message::ExecStopped { exec, code });
             } else if let Some(id) = self
@@ -152,9 +172,7 @@ impl Supervisor {
         };
         state.exit = Some(exit.clone());
         container.phase = Phase::Exited;
-        if let Err(e) = self.hierarchies.remove(&cgroup) {
-            eprintln!("control group {cgroup}: {e}");
-        }
+        self.emptying.push(cgroup);
         let _ = fs::remove_dir_all(self.plan.oci_state().join(id));
         let file = container_folder(&self.plan, id).join(CONTAINER_STATE);
         if let Err(e) = persist::write_json(&file, &state) {
