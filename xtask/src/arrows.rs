@@ -26,7 +26,10 @@ const ROOMS: &[(&str, &[&str])] = &[
         "tenancy",
         &["api", "client", "identity", "network", "streaming", "world"],
     ),
-    ("in_process", &["api", "apiserver", "client", "keyspace", "tenancy"]),
+    (
+        "in_process",
+        &["api", "apiserver", "client", "controllers", "keyspace", "tenancy"],
+    ),
 ];
 
 /// May use every room, and is used by none of them (tests aside).

@@ -2,7 +2,8 @@
 //!
 //! Who registers a [`Projection`] decides which objects a plane sees and what of them. Reads (get, list, watch, in every form)
 //! then go through the same code as those of stored resources, over a keyspace that shows the source's objects through the
-//! plane's [`Lens`]; writes are refused. Resource versions are the source's, so that a list and the watch after it fit.
+//! plane's [`Lens`]. Updates are the lens's to take or, as is usual, to refuse; other writes are refused. Resource versions are
+//! the source's, so that a list and the watch after it fit.
 
 mod keyspace_seen;
 
@@ -11,7 +12,7 @@ use std::{
     sync::{Arc, RwLock},
 };
 
-use api::{Object, Resource, Status};
+use api::{Object, Reason, Resource, Status};
 use futures::future::BoxFuture;
 use keyspace::Revision;
 
@@ -31,6 +32,15 @@ pub trait Lens: Send + Sync + 'static {
 
     /// What was read at an earlier revision of the source may have been seen through another lens, and does not go on.
     fn since(&self) -> Revision;
+
+    /// Takes an update: from the returned revision of the source on, the plane sees `object` (of the source) as it is `wanted`.
+    fn change<'a>(&'a self, _object: &'a Object, _wanted: &'a Object) -> BoxFuture<'a, Result<Revision, Status>> {
+        let refusal = Status::new(
+            Reason::MethodNotAllowed,
+            "what is here shows the cluster underneath and can't be changed here",
+        );
+        Box::pin(async { Err(refusal) })
+    }
 
     /// Ready when this lens does not hold any more; watches through it then end, so that their clients list anew.
     fn replaced(&self) -> BoxFuture<'static, ()>;

@@ -35,6 +35,8 @@ pub struct Informers {
     pub volumes: Informer,
     pub budgets: Informer,
     pub service_accounts: Informer,
+    /// Their metadata alone.
+    pub definitions: Informer,
 }
 
 impl Informers {
@@ -79,10 +81,17 @@ impl Informers {
             volumes: start(resource::PERSISTENT_VOLUMES, owned()),
             budgets: start(resource::POD_DISRUPTION_BUDGETS, owned()),
             service_accounts: start(resource::SERVICE_ACCOUNTS, owned()),
+            definitions: start(
+                resource::CUSTOM_RESOURCE_DEFINITIONS,
+                InformerOptions {
+                    metadata_only: true,
+                    ..owned()
+                },
+            ),
         }
     }
 
-    pub fn all(&self) -> [&Informer; 18] {
+    pub fn all(&self) -> [&Informer; 19] {
         [
             &self.namespaces,
             &self.nodes,
@@ -102,6 +111,7 @@ impl Informers {
             &self.volumes,
             &self.budgets,
             &self.service_accounts,
+            &self.definitions,
         ]
     }
 }

@@ -10,6 +10,7 @@ mod claims;
 mod clusters;
 mod cron_job;
 mod daemon_set;
+mod definitions;
 mod deployment;
 mod disruption;
 mod endpoints;
@@ -43,7 +44,7 @@ use world::World;
 
 use informers::Informers;
 
-pub use clusters::Clusters;
+pub use clusters::{Clusters, Reshown};
 
 /// The CA of a plane, PEM; `None` of one that is not known.
 pub type RootCa = Arc<dyn Fn(&PlaneKey) -> BoxFuture<'static, Option<String>> + Send + Sync>;
@@ -80,7 +81,7 @@ pub fn start(sources: Sources, options: Options) -> Running {
     deployment::start(&sources, &informers, &world, &tasks);
     replica_set::start(&sources, &informers, &world, &tasks);
     stateful_set::start(&sources, &informers, &world, &tasks);
-    daemon_set::start(&sources, &informers, &world, &tasks);
+    daemon_set::start(&sources, &informers, &clusters, &world, &tasks);
     job::start(&sources, &informers, &world, &tasks);
     cron_job::start(&sources, &informers, &world, &tasks);
     disruption::start(&sources, &informers, &world, &tasks);
@@ -90,6 +91,7 @@ pub fn start(sources: Sources, options: Options) -> Running {
     node_lifecycle::start(&sources, &informers, &clusters, &world, &tasks);
     pod_gc::start(&sources, &informers, &clusters, &world, &tasks);
     endpoints::start(&sources, &informers, &world, &tasks);
+    definitions::start(&sources, &informers, &world, &tasks);
     garbage::start(&sources, &informers, &world, &tasks);
     Running { tasks }
 }

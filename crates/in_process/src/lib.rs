@@ -6,9 +6,11 @@
 //! Start reading at [`client`].
 
 mod client;
+mod reshown;
 mod tenants;
 mod views;
 
 pub use client::client;
+pub use reshown::reshown;
 pub use tenants::{InProcess, root_ca};
 pub use views::{Nodes, StorageClasses};

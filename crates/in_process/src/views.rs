@@ -7,7 +7,7 @@ use apiserver::{Lens, Plane, Projection};
 use futures::future::BoxFuture;
 use keyspace::Revision;
 use tenancy::{
-    nodes::{NodeView, NodeViews},
+    nodes::{NodeView, NodeViews, Unmarked},
     storage_classes,
 };
 
@@ -65,6 +65,19 @@ impl Lens for OfNodes {
 
     fn since(&self) -> Revision {
         Revision(self.0.since())
+    }
+
+    fn change<'a>(&'a self, node: &'a Object, wanted: &'a Object) -> BoxFuture<'a, Result<Revision, Status>> {
+        Box::pin(async move {
+            let refusal = |error: Unmarked| {
+                let reason = match error {
+                    Unmarked::Refused(_) => Reason::Forbidden,
+                    Unmarked::Later(_) => Reason::ServiceUnavailable,
+                };
+                Status::new(reason, format!("nodes {:?} can't be changed so: {error}", node.name()))
+            };
+            self.0.mark(node, wanted).await.map(Revision).map_err(refusal)
+        })
     }
 
     fn replaced(&self) -> BoxFuture<'static, ()> {

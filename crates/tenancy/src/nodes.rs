@@ -1,6 +1,8 @@
 //! The super cluster's Nodes as tenants see them (D12): those that their VirtualCluster selects, and of these what a
-//! scheduler or a person needs. Nothing is stored: a node is translated when it is read.
+//! scheduler or a person needs. Nothing of them is stored: a node is translated when it is read. What a tenant says of nodes for
+//! itself are its [`marks`].
 
+pub(crate) mod marks;
 mod views;
 
 use api::{Object, PlaneId};
@@ -8,7 +10,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::virtual_cluster::Settings;
-pub use views::{NodeView, NodeViews};
+pub use views::{NodeView, NodeViews, Unmarked};
 
 /// Labels that go up: what upstream's own controllers and common manifests select by. Others are the operator's business.
 const LABELS: &[&str] = &[
@@ -37,6 +39,15 @@ const UIDS: Uuid = Uuid::from_u128(0x6d61_6e67_726f_7665_8000_6e6f_6465_7300);
 /// The node as the plane sees it; `None` if it does not. Addresses, the kubelet's port, images, annotations and the
 /// range of Pods' addresses stay below.
 pub fn show(plane: PlaneId, settings: &Settings, node: &Object) -> Option<Object> {
+    let mut shown = show_unmarked(plane, settings, node)?;
+    if let Some(mark) = settings.marks.get(node.name()) {
+        mark.show(&mut shown["spec"]);
+    }
+    Some(Object::from_tree(shown))
+}
+
+/// The node without what the tenant itself says of it.
+fn show_unmarked(plane: PlaneId, settings: &Settings, node: &Object) -> Option<Value> {
     if !settings.selects(node) {
         return None;
     }
@@ -74,7 +85,7 @@ pub fn show(plane: PlaneId, settings: &Settings, node: &Object) -> Option<Object
         }
         shown["status"]["nodeInfo"] = info;
     }
-    Some(Object::from_tree(shown))
+    Some(shown)
 }
 
 /// Another for each plane, so that planes can't be compared by it, and the same for as long as the node is the same.

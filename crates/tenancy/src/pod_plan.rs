@@ -5,7 +5,10 @@ use serde_json::Value;
 
 use crate::{
     identity::{Origin, Tenant},
-    translate::{pod::Down, pod_drift, status},
+    translate::{
+        pod::{Down, kept_off},
+        pod_drift, status,
+    },
 };
 
 /// One change, on one side. Deletions carry the uid of what they mean, as a precondition.
@@ -16,6 +19,9 @@ pub enum Step {
     PatchSuper(Value),
     /// Containers that came while it ran.
     AddEphemeral(Vec<Value>),
+    /// It waits for a node that it is kept off, or does not wait for one that it should be: the place it asks for can't be
+    /// changed in place, so it is taken away as it is now, to be made anew.
+    Withdraw,
     /// A strategic patch for `resize`.
     ResizeSuper(Value),
     DeleteSuper {
@@ -63,7 +69,8 @@ pub fn plan(
 }
 
 fn without_super(tenant_pod: &Object) -> Vec<Step> {
-    if tenant_pod.is_deleting() || was_running(tenant_pod) && !is_finished(tenant_pod) {
+    let was_lost = was_running(tenant_pod) && !is_finished(tenant_pod) || was_taken_away(tenant_pod);
+    if tenant_pod.is_deleting() || was_lost {
         // Nothing of it is left below: deleted here and finished there (trap 2), or evicted, preempted or lost with its
         // node (trap 3). Its owner makes another; this one never runs twice.
         return vec![Step::DeleteTenant { grace_seconds: Some(0) }];
@@ -95,6 +102,9 @@ fn both(tenant: &Tenant, tenant_pod: &Object, super_pod: &Object, wanted: Option
             grace_seconds: grace_seconds(super_pod),
         });
     } else if let Some(wanted) = wanted {
+        if waits_elsewhere(wanted, super_pod) && !was_running(tenant_pod) {
+            return vec![Step::Withdraw];
+        }
         follow(wanted, super_pod, &mut steps);
     }
     let node = super_pod.tree()["spec"]["nodeName"].as_str().unwrap_or("");
@@ -110,6 +120,12 @@ fn both(tenant: &Tenant, tenant_pod: &Object, super_pod: &Object, wanted: Option
         steps.push(Step::GatesDown(conditions));
     }
     steps
+}
+
+/// Not bound yet, and kept off other nodes than its tenant wants it to be.
+fn waits_elsewhere(wanted: &Down, super_pod: &Object) -> bool {
+    let spec = &super_pod.tree()["spec"];
+    spec["nodeName"].as_str().unwrap_or("").is_empty() && kept_off(spec) != kept_off(&wanted.pod["spec"])
 }
 
 fn follow(wanted: &Down, super_pod: &Object, steps: &mut Vec<Step>) {
@@ -139,6 +155,18 @@ fn grace_seconds(pod: &Object) -> Option<u64> {
 /// Some super Pod has stood for it: only status that came up says so (a tenant may set `nodeName` itself).
 fn was_running(pod: &Object) -> bool {
     pod.tree()["status"]["startTime"].is_string()
+}
+
+/// The super cluster has said that it takes the Pod away, and has failed it first: what it ended itself comes to another end.
+/// Only a kubelet's word leaves the Pod there.
+fn was_taken_away(pod: &Object) -> bool {
+    let conditions = pod.tree()["status"]["conditions"].as_array();
+    let target = |condition: &&Value| condition["type"] == "DisruptionTarget" && condition["status"] == "True";
+    conditions
+        .into_iter()
+        .flatten()
+        .find(target)
+        .is_some_and(|condition| condition["reason"] != "TerminationByKubelet")
 }
 
 fn is_gated(pod: &Object) -> bool {
@@ -274,6 +302,23 @@ mod tests {
         let done = tenant_pod(|pod| pod["status"] = json!({"phase": "Succeeded", "startTime": "2026-01-01T00:00:00Z"}));
 
         assert_eq!(steps(Some(done), None), vec![]);
+    }
+
+    #[test]
+    fn trap_03_a_pod_that_was_failed_to_be_taken_away_goes_and_one_that_its_node_has_failed_stays() {
+        let failed = |reason: &str| {
+            let conditions = json!([{"type": "DisruptionTarget", "status": "True", "reason": reason}]);
+            tenant_pod(|pod| {
+                pod["status"] =
+                    json!({"phase": "Failed", "startTime": "2026-01-01T00:00:00Z", "conditions": conditions})
+            })
+        };
+
+        assert_eq!(
+            steps(Some(failed("DeletionByPodGC")), None),
+            vec![Step::DeleteTenant { grace_seconds: Some(0) }]
+        );
+        assert_eq!(steps(Some(failed("TerminationByKubelet")), None), vec![]);
     }
 
     #[test]

@@ -6,6 +6,8 @@ use api::{Object, PlaneId, resource::VIRTUAL_CLUSTERS};
 use client::{Informer, InformerOptions, Sources};
 use serde_json::Value;
 
+use crate::nodes::marks::{self, Marks};
+
 /// Names that would be taken for the platform's own: kubeconfigs call the super cluster by it.
 const RESERVED: &[&str] = &["mangrove"];
 
@@ -40,7 +42,7 @@ pub enum Extra {
     Definitions,
 }
 
-/// The part of a VirtualCluster's spec that loops act on.
+/// The part of a VirtualCluster that loops act on.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Settings {
     /// The nodes that the tenant sees and its Pods run on; all if empty.
@@ -52,6 +54,8 @@ pub struct Settings {
     pub ingress_hosts: Vec<String>,
     /// Its Pods meet those of other tenants that want it too, instead of their own alone.
     pub open_network: bool,
+    /// What the tenant itself says of nodes.
+    pub marks: Marks,
 }
 
 impl Settings {
@@ -73,6 +77,7 @@ impl Settings {
                 .filter_map(|host| host.as_str().map(str::to_owned))
                 .collect(),
             open_network: cluster.tree()["spec"]["network"] == "Open",
+            marks: marks::of(cluster),
         }
     }
 

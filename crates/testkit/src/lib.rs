@@ -26,6 +26,8 @@ pub mod registry;
 #[cfg(feature = "machine")]
 pub mod said;
 #[cfg(feature = "machine")]
+pub mod terminal;
+#[cfg(feature = "machine")]
 pub mod vitals;
 
 #[cfg(feature = "planes")]

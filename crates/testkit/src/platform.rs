@@ -151,6 +151,31 @@ impl Platform {
         }
     }
 
+    /// As when the machine's power is cut: nothing runs any more, and what was not on disk is not there.
+    pub fn lose_power(&self) {
+        let machine = self.machine();
+        let begin = Instant::now();
+        loop {
+            let left = machine.groups.processes();
+            if left.is_empty() {
+                break;
+            }
+            assert!(begin.elapsed() < PATIENCE, "{left:?} can't be killed");
+            for pid in left {
+                // It may have ended with another.
+                let _ = kill(
+                    Pid::from_raw(i32::try_from(pid).expect("pids are small")),
+                    Signal::SIGKILL,
+                );
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let run = Path::new("/run/mangrove");
+        unmount_below(&[self.folder.path(), run]);
+        fs::remove_dir_all(run).expect("the platform had its folder there");
+        Said::of(Command::new("nft").args(["flush", "ruleset"])).out();
+    }
+
     /// The super plane, as its administrator.
     pub fn root(&self) -> Kubectl {
         Kubectl::new(self.kubeconfig("super"), self.folder.path().join("kubectl"))
@@ -227,14 +252,7 @@ impl Drop for Platform {
         }
         // Whatever still runs is killed with the machine; mounts below the folder have to go before the folder can.
         drop(self.machine.take());
-        let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
-        let points = table.lines().filter_map(|line| line.split(' ').nth(4));
-        let below: Vec<&str> = points
-            .filter(|point| Path::new(point).starts_with(self.folder.path()))
-            .collect();
-        for point in below.into_iter().rev() {
-            let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
-        }
+        unmount_below(&[self.folder.path()]);
     }
 }
 
@@ -242,6 +260,18 @@ impl Drop for Platform {
 pub fn web_image() -> Image {
     let image = ImageBuilder::busybox(WEB_IMAGE).and_then(ImageBuilder::build);
     image.expect("busybox-static is installed")
+}
+
+fn unmount_below(folders: &[&Path]) {
+    let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+    let below: Vec<&str> = points
+        .filter(|point| folders.iter().any(|folder| Path::new(point).starts_with(folder)))
+        .collect();
+    // The last mounted is on top.
+    for point in below.into_iter().rev() {
+        let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
+    }
 }
 
 fn runs(pid: u32) -> bool {

@@ -26,7 +26,7 @@ use super::{
     read_key, refuse,
     repair::CLAIM_TO_WRITE_MAX,
 };
-use crate::template;
+use crate::{projection::Seen, template};
 
 /// Open planes kept at hand; a record is about 3 KiB.
 const OPENED_MAX: usize = 4096;
@@ -48,6 +48,8 @@ pub struct Plane {
     pub revision: Revision,
     pub keyspace: Arc<dyn Keyspace>,
     pub layout: Layout,
+    /// The super plane as another sees it: what is written goes through that plane's lens.
+    pub(crate) seen: Option<Arc<Seen>>,
 }
 
 impl Plane {
@@ -203,6 +205,7 @@ impl Planes {
             revision: found.mod_revision,
             keyspace: Arc::clone(&self.0.shared),
             layout: Layout::Shared,
+            seen: None,
         });
         // A materialised plane whose making was cut short, or whose template is older than this binary's.
         let plane = if !plane.is_templated() && plane.record.template_version < template::VERSION {
@@ -294,6 +297,7 @@ impl Planes {
                 revision: txned.revision,
                 keyspace: Arc::clone(&self.0.shared),
                 layout: Layout::Shared,
+                seen: None,
             });
             // Whoever asked for it opens it next.
             self.keep_open(&plane, evictions);
@@ -365,6 +369,7 @@ impl Planes {
                     revision: found.mod_revision,
                     keyspace: Arc::clone(keyspace),
                     layout: Layout::Registry,
+                    seen: None,
                 });
                 if plane.record.template_version < template::VERSION {
                     plane = self.materialise(plane, ROOT_RECORD.into()).await?;
@@ -438,6 +443,7 @@ impl Planes {
             revision: txned.revision,
             keyspace: Arc::clone(&plane.keyspace),
             layout: plane.layout,
+            seen: None,
         }))
     }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use api::Object;
+use api::{Object, Status};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -12,14 +12,31 @@ use keyspace::{
 };
 
 use super::Lens;
+use crate::planes::read_key;
 
-/// Reads only. Holds values of one kind of object.
+/// Reads only, but for [`Seen::change`]. Holds values of one kind of object.
 pub(crate) struct Seen {
     pub source: Arc<dyn Keyspace>,
     pub lens: Arc<dyn Lens>,
 }
 
 impl Seen {
+    /// Hands an update to the lens, if what is at `key` was last seen to change at `guard`; `None` if it was not.
+    pub async fn change(
+        &self,
+        key: String,
+        guard: Revision,
+        wanted: &Object,
+    ) -> std::result::Result<Option<Revision>, Status> {
+        let (_, found) = read_key(&*self.source, key).await?;
+        let Some(source) = found else { return Ok(None) };
+        let object = Object::from_stored(source.value.clone());
+        match show(&*self.lens, source) {
+            Some(seen) if seen.mod_revision == guard => self.lens.change(&object, wanted).await.map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// What was read before the lens was made may have been seen through another.
     fn check(&self, wanted: Revision) -> Result<()> {
         let oldest = self.lens.since();
@@ -33,6 +50,8 @@ impl Seen {
 fn show(lens: &dyn Lens, mut kv: KeyValue) -> Option<KeyValue> {
     let object = lens.show(&Object::from_stored(kv.value))?;
     kv.value = object.bytes().clone();
+    // It may look otherwise since the lens was made.
+    kv.mod_revision = kv.mod_revision.max(lens.since());
     Some(kv)
 }
 

@@ -1,7 +1,8 @@
 //! The end of a definition: its objects go first, each as if it were deleted by itself, and it waits for those that have
 //! finalizers. Whoever takes the last of them away takes the definition away too.
 //!
-//! A process that ends in between leaves a definition that says `Terminating`; to delete it again goes on from there.
+//! A process that ends in between leaves a definition that says `Terminating`; to delete it again goes on from there, as the
+//! controllers do when they start.
 
 use api::Status;
 use futures::future::BoxFuture;

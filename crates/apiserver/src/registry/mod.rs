@@ -156,7 +156,7 @@ impl Registry {
     ) -> Result<Response<Body>, Status> {
         let info = &context.info;
         if let Some(projection) = self.projection(&context.plane, kind) {
-            return Box::pin(self.handle_projected(context, kind, &*projection)).await;
+            return Box::pin(self.handle_projected(context, kind, &*projection, request)).await;
         }
         if !info.subresource.is_empty() {
             return Box::pin(self.handle_subresource(context, kind, request)).await;

@@ -95,6 +95,9 @@ impl<'a> Place<'a> {
         lease: Option<LeaseId>,
         beside: Beside,
     ) -> Result<Option<Revision>, Status> {
+        if let Some(seen) = &self.plane.seen {
+            return seen.change(self.key(), guard, object).await;
+        }
         let op = Op::Put(Put {
             key: self.key().into(),
             value: object.bytes().clone(),

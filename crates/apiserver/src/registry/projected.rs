@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api::{Resource, Status};
-use http::Response;
+use http::{Request, Response};
 
 use super::{Kind, Registry, refusals};
 use crate::{
@@ -28,6 +28,7 @@ impl Registry {
         context: &Context,
         kind: &Kind,
         projection: &dyn Projection,
+        request: Request<Body>,
     ) -> Result<Response<Body>, Status> {
         let info = &context.info;
         let plural = &kind.resource().plural;
@@ -39,7 +40,9 @@ impl Registry {
             );
             return Err(refusals::forbidden(kind, name, &why));
         }
-        if !info.verb.is_read() || (info.subresource == "status" && info.verb != Verb::Get) {
+        let is_change = matches!(info.verb, Verb::Update | Verb::Patch);
+        let may_be = info.verb.is_read() || is_change && info.subresource.is_empty();
+        if !may_be || (info.subresource == "status" && info.verb != Verb::Get) {
             let mut refusal = refusals::method_not_allowed();
             refusal.message = format!("{plural} show the cluster underneath and can't be changed here");
             return Err(refusal);
@@ -51,6 +54,7 @@ impl Registry {
         match info.verb {
             Verb::List => self.list(&context, kind).await,
             Verb::Watch => self.watch(&context, kind).await,
+            Verb::Update | Verb::Patch => self.modify(&context, kind, request).await,
             _ => self.get(&context, kind).await,
         }
     }
@@ -59,15 +63,17 @@ impl Registry {
     pub(super) async fn seen(&self, plane: &Plane, projection: &dyn Projection) -> Result<Plane, Status> {
         let lens = projection.lens(plane).await?;
         let root = self.planes().root().await?;
+        let seen = Arc::new(Seen {
+            source: Arc::clone(&root.keyspace),
+            lens,
+        });
         Ok(Plane {
             id: root.id,
             record: root.record.clone(),
             revision: root.revision,
-            keyspace: Arc::new(Seen {
-                source: Arc::clone(&root.keyspace),
-                lens,
-            }),
+            keyspace: seen.clone(),
             layout: root.layout,
+            seen: Some(seen),
         })
     }
 }

@@ -137,11 +137,11 @@ async fn a_watch_goes_on_from_a_list() {
 #[tokio::test]
 async fn what_a_plane_only_sees_it_can_neither_write_nor_reach() {
     let (_house, root, acme) = house().await;
-    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n9"}});
+    let node = |name: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
 
     for (status, refusal) in [
-        acme.post(NODES, &node).await,
-        acme.put("/api/v1/nodes/n1", &node).await,
+        acme.post(NODES, &node("n9")).await,
+        acme.put("/api/v1/nodes/n1", &node("n1")).await,
         acme.merge("/api/v1/nodes/n1", &json!({"spec": {"unschedulable": true}}))
             .await,
         acme.merge("/api/v1/nodes/n1/status", &json!({"status": {}})).await,
@@ -149,9 +149,10 @@ async fn what_a_plane_only_sees_it_can_neither_write_nor_reach() {
         acme.delete(NODES).await,
     ] {
         assert_eq!(status, 405, "{refusal}");
-        assert_eq!(
-            refusal["message"],
-            "nodes show the cluster underneath and can't be changed here"
+        let message = refusal["message"].as_str().unwrap_or_default();
+        assert!(
+            message.contains("the cluster underneath and can't be changed here"),
+            "{refusal}"
         );
     }
     for path in ["/api/v1/nodes/n1/proxy", "/api/v1/nodes/n1/proxy/pods"] {

@@ -16,11 +16,12 @@ use api::{
     resource::{DAEMON_SETS, NODES},
 };
 use client::{Client, Error, EventType, Informer, ListOptions, Notice, ObjectKey, Outcome, Patch, Sources, Tasks};
+use futures::StreamExt;
 use serde_json::json;
 use world::World;
 
 use crate::{
-    claims,
+    Clusters, Reshown, claims,
     fairness::{self, Queue},
     informers::Informers,
     ownership::{self, BY_CONTROLLER},
@@ -59,7 +60,7 @@ struct Failures {
     last: Duration,
 }
 
-pub fn start(sources: &Sources, informers: &Informers, world: &World, tasks: &Tasks) {
+pub fn start(sources: &Sources, informers: &Informers, clusters: &Clusters, world: &World, tasks: &Tasks) {
     let queue = fairness::by_plane(world);
     let shared = Arc::new(DaemonSets {
         sources: sources.clone(),
@@ -84,6 +85,12 @@ pub fn start(sources: &Sources, informers: &Informers, world: &World, tasks: &Ta
     client::enqueue(tasks, &shared.revisions, &queue, of_revision, move || all.keys());
     let (watcher, nodes) = (shared.clone(), queue.clone());
     tasks.spawn(async move { watcher.watch_nodes(&nodes).await });
+    let (watcher, nodes, mut reshown) = (shared.clone(), queue.clone(), clusters.reshown());
+    tasks.spawn(async move {
+        while let Some(change) = reshown.next().await {
+            watcher.look_at_nodes_again(&change, &nodes);
+        }
+    });
     client::run(tasks, "daemonsets", &queue, WORKERS, move |key| {
         let shared = shared.clone();
         async move { shared.reconcile(&key).await }
@@ -91,6 +98,19 @@ pub fn start(sources: &Sources, informers: &Informers, world: &World, tasks: &Ta
 }
 
 impl DaemonSets {
+    fn look_at_nodes_again(&self, change: &Reshown, queue: &Queue<ObjectKey>) {
+        let keys = match change {
+            Reshown::To(plane) => {
+                let sets = self.sets.list(plane, None);
+                sets.iter()
+                    .map(|set| plane.object(set.namespace(), set.name()))
+                    .collect()
+            }
+            Reshown::ToMany => self.sets.keys(),
+        };
+        keys.into_iter().for_each(|key| queue.add(key));
+    }
+
     /// A node concerns all sets: those of its own plane, and those of planes that are shown it.
     async fn watch_nodes(&self, queue: &Queue<ObjectKey>) {
         let mut changes = self.nodes.subscribe();

@@ -8,7 +8,7 @@ use client::{Client, Error, Informer, InformerOptions, Sources};
 use crate::{informers::Informers, ownership};
 
 /// Built-in kinds that own or are owned in practice. Others are looked up when an owner is one of them.
-const WATCHED: [(&str, &str); 11] = [
+const WATCHED: [(&str, &str); 10] = [
     ("", "configmaps"),
     ("", "secrets"),
     ("coordination.k8s.io", "leases"),
@@ -19,7 +19,6 @@ const WATCHED: [(&str, &str); 11] = [
     ("rbac.authorization.k8s.io", "rolebindings"),
     ("rbac.authorization.k8s.io", "clusterroles"),
     ("rbac.authorization.k8s.io", "clusterrolebindings"),
-    ("apiextensions.k8s.io", "customresourcedefinitions"),
 ];
 
 pub struct Kinds {

@@ -6,8 +6,12 @@ use api::{Object, Resource, resource};
 use client::{
     Client, DeleteOptions, Informer, InformerOptions, ListOptions, Notice, ObjectKey, Patch, PlaneKey, Sources, Tasks,
 };
+use controllers::Reshown;
+use futures::stream::{self, StreamExt};
+use keyspace::Keyspace;
 use serde_json::{Value, json};
 use testkit::planes::PlanesInMemory;
+use tokio::sync::broadcast;
 
 /// Far more than anything here takes, on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -18,7 +22,9 @@ pub struct House {
     pub sources: Sources,
     controllers: controllers::Running,
     nodes: Tasks,
-    _memory: PlanesInMemory,
+    memory: PlanesInMemory,
+    /// Planes that are shown other nodes.
+    pub reshown: broadcast::Sender<PlaneKey>,
 }
 
 impl House {
@@ -33,29 +39,33 @@ impl House {
             });
         }
         planes.push(memory.root.clone());
-        let root = memory.root.clone();
-        let options = controllers::Options {
-            root_ca: Arc::new(|plane: &PlaneKey| {
-                let text = format!("CA of {}", plane.plane);
-                Box::pin(async move { Some(text) })
-            }),
-            clusters: controllers::Clusters::only(root, "/volumes"),
-            world: memory.world.clone(),
-        };
+        let (reshown, _) = broadcast::channel(16);
         let nodes = Tasks::new();
         play_nodes(&nodes, &sources);
         House {
             planes,
-            controllers: controllers::start(sources.clone(), options),
+            controllers: controllers::start(sources.clone(), options(&memory, &reshown)),
             sources,
             nodes,
-            _memory: memory,
+            memory,
+            reshown,
         }
     }
 
     pub async fn close(self) {
         self.controllers.stop().await;
         self.nodes.stop().await;
+    }
+
+    /// As when the process that has them ends and another takes over.
+    pub async fn restart_loops(&mut self) {
+        let again = controllers::start(self.sources.clone(), options(&self.memory, &self.reshown));
+        std::mem::replace(&mut self.controllers, again).stop().await;
+    }
+
+    /// Where tenants' planes are kept.
+    pub fn shared(&self) -> &Arc<dyn Keyspace> {
+        self.memory.server.planes().shared()
     }
 
     pub fn client(&self, plane: &PlaneKey) -> Client {
@@ -69,6 +79,24 @@ impl House {
             .await
             .unwrap()
             .items
+    }
+}
+
+fn options(memory: &PlanesInMemory, reshown: &broadcast::Sender<PlaneKey>) -> controllers::Options {
+    let reshown = reshown.clone();
+    let listen = move || {
+        let planes = stream::unfold(reshown.subscribe(), |mut planes| async move {
+            Some((Reshown::To(planes.recv().await.ok()?), planes))
+        });
+        planes.boxed()
+    };
+    controllers::Options {
+        root_ca: Arc::new(|plane: &PlaneKey| {
+            let text = format!("CA of {}", plane.plane);
+            Box::pin(async move { Some(text) })
+        }),
+        clusters: controllers::Clusters::only(memory.root.clone(), "/volumes").told_of_nodes_by(listen),
+        world: memory.world.clone(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod budgets;
 mod daemons;
+mod definitions;
 mod deployments;
 mod garbage;
 mod house;

@@ -114,9 +114,11 @@ impl Beside {
             pods_door: options.pods_door,
             world: world.clone(),
         };
-        wires.connect(&api)?;
+        let clusters = wires.connect(&api)?;
         let identity = replica_name();
-        let leading = Leading::start(below, &world, &options.namespace, &identity, move || wires.begin());
+        let leading = Leading::start(below, &world, &options.namespace, &identity, move || {
+            wires.begin(&clusters)
+        });
         Ok(Beside {
             api,
             server,
@@ -196,8 +198,9 @@ impl Wires {
         })
     }
 
-    /// What every replica serves by, whether it leads or not.
-    fn connect(&self, api: &ApiServer) -> anyhow::Result<()> {
+    /// What every replica serves by, whether it leads or not. Returns what its planes are to controllers: nodes and volumes are
+    /// the super cluster's.
+    fn connect(&self, api: &ApiServer) -> anyhow::Result<controllers::Clusters> {
         api.set_pod_backend(Arc::new(NodeProxy {
             super_client: self.below.clone(),
             planes: self.planes("system:mangrove"),
@@ -208,15 +211,18 @@ impl Wires {
         }));
         let name = "system:mangrove:nodes";
         let seen = tenancy::virtual_cluster::follow(&self.local_sources(name));
-        let views = tenancy::nodes::NodeViews::start(seen, self.as_component(name), self.world.clone());
+        let views =
+            tenancy::nodes::NodeViews::start(seen, self.as_component(name), self.below.clone(), self.world.clone());
+        let clusters =
+            controllers::Clusters::new(|_| false, "").told_of_nodes_by(in_process::reshown(&views, &self.shared));
         api.registry().project(&resource::NODES, Arc::new(Nodes(views)));
         api.registry()
             .project(&resource::STORAGE_CLASSES, Arc::new(StorageClasses));
-        Ok(())
+        Ok(clusters)
     }
 
     /// Starts the loops of the replica that leads.
-    fn begin(&self) -> Result<Loops, client::Error> {
+    fn begin(&self, planes: &controllers::Clusters) -> Result<Loops, client::Error> {
         let mirrored = mirror::MirrorOptions {
             from: self.super_sources("mangrove-mirror"),
             from_plane: self.super_plane.clone(),
@@ -265,8 +271,7 @@ impl Wires {
             self.planes("system:kube-controller-manager"),
             controllers::Options {
                 root_ca: Arc::new(in_process::root_ca(self.api.planes(), &self.local)),
-                // Nodes and volumes are the super cluster's.
-                clusters: controllers::Clusters::new(|_| false, ""),
+                clusters: planes.clone(),
                 world: self.world.clone(),
             },
         );

@@ -10,6 +10,7 @@ use anyhow::Context;
 use api::resource;
 use apiserver::{ApiServer, ApiServerOptions, PlaneRecord};
 use client::{Client, PlaneKey, Source, SourceId, Sources, Tasks};
+use futures::stream::BoxStream;
 use identity::{Ca, Certified, SubjectName, kubeconfig, tls};
 use in_process::{InProcess, Nodes, StorageClasses};
 use network::{DoorPorts, Range, dns, proxy::Proxy};
@@ -154,9 +155,24 @@ impl House {
             shared: shared_id.clone(),
         });
 
+        let clusters = tenancy::virtual_cluster::follow(&super_sources("system:mangrove"));
+        let views = tenancy::nodes::NodeViews::start(
+            clusters.clone(),
+            as_component("system:mangrove:nodes"),
+            root_client.clone(),
+            world.clone(),
+        );
+        let reshown = in_process::reshown(&views, &shared_id);
+        api.registry().project(&resource::NODES, Arc::new(Nodes(views)));
+        api.registry()
+            .project(&resource::STORAGE_CLASSES, Arc::new(StorageClasses));
+
         let everything = super_sources("system:kube-controller-manager");
         everything.add(shared_source("system:kube-controller-manager"));
-        let controllers = controllers::start(everything, controller_options(&api, &root_key, layout, &world)?);
+        let controllers = controllers::start(
+            everything,
+            controller_options(&api, &root_key, reshown, layout, &world)?,
+        );
         let scheduler = scheduler::start(scheduler::Options {
             sources: super_sources("system:kube-scheduler"),
             plane: root_key.clone(),
@@ -223,12 +239,6 @@ impl House {
             tenants: tenants.clone(),
             inner: Arc::new(kubelets),
         }));
-        let clusters = tenancy::virtual_cluster::follow(&super_sources("system:mangrove"));
-        let views =
-            tenancy::nodes::NodeViews::start(clusters.clone(), as_component("system:mangrove:nodes"), world.clone());
-        api.registry().project(&resource::NODES, Arc::new(Nodes(views)));
-        api.registry()
-            .project(&resource::STORAGE_CLASSES, Arc::new(StorageClasses));
         let loops = vec![
             tenancy::operator::start(tenancy::operator::OperatorOptions {
                 super_sources: super_sources("system:mangrove:operator"),
@@ -321,13 +331,14 @@ pub fn network_options(gateway: Ipv4Addr, door_ports: Option<DoorPorts>) -> netw
 fn controller_options(
     api: &ApiServer,
     root: &PlaneKey,
+    reshown: impl Fn() -> BoxStream<'static, controllers::Reshown> + Send + Sync + 'static,
     layout: &Layout,
     world: &World,
 ) -> anyhow::Result<controllers::Options> {
     let volumes = std::path::absolute(layout.node().join("volumes")).context("reading the current folder")?;
     Ok(controllers::Options {
         root_ca: Arc::new(in_process::root_ca(api.planes(), root)),
-        clusters: controllers::Clusters::only(root.clone(), &volumes.to_string_lossy()),
+        clusters: controllers::Clusters::only(root.clone(), &volumes.to_string_lossy()).told_of_nodes_by(reshown),
         world: world.clone(),
     })
 }

@@ -1,10 +1,10 @@
 //! What people type at a tenant's plane, by every kubectl that is there: `kubectl/table` and, beside it, what they saw.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
-use testkit::{clients, kubectl::Kubectl, said::Said};
+use testkit::{clients, kubectl::Kubectl, said::Said, terminal::Terminal};
 
-use crate::{platform_with_image, shown::Words, two_tenants};
+use crate::{platform_with_image, shown::Words, terminal, two_tenants};
 
 const TABLE: &str = include_str!("kubectl/table");
 
@@ -49,6 +49,8 @@ fn every_kubectl_gets_into_a_pod() {
         crate::rolled_out(&tenant, "web");
         two_tenants::logs_are_followed(&tenant);
         two_tenants::a_terminal_types_and_exits_with_the_commands_code(&tenant);
+        terminal::a_shell_at_a_terminal(&tenant);
+        terminal::a_pod_for_as_long_as_somebody_sits_there(&tenant);
         two_tenants::ports_are_forwarded("<h1>Served from a Pod</h1>", &tenant);
         two_tenants::files_are_copied_in_and_out(&tenant, platform.folder());
         two_tenants::attach_talks_to_the_process(&tenant);
@@ -126,6 +128,9 @@ impl Running<'_> {
     }
 
     fn command(&mut self, line: &str) -> Result<(), String> {
+        if let Some(command) = line.strip_prefix("% ") {
+            return self.typed(command);
+        }
         let (refused, command) = match line.strip_prefix("! ") {
             Some(command) => (true, command),
             None => (false, line),
@@ -142,7 +147,23 @@ impl Running<'_> {
         Ok(())
     }
 
+    /// At a terminal, which shows both outputs as one.
+    fn typed(&mut self, command: &str) -> Result<(), String> {
+        let (code, shown) = Terminal::start(&self.prepared(command), 24, 80).finish();
+        if code != Some(0) {
+            return Err(format!("`{command}`: {code:?} {shown}"));
+        }
+        self.said += &format!("$ kubectl {command}\n");
+        self.said += &self.words.settled(command, &shown);
+        self.said.push('\n');
+        Ok(())
+    }
+
     fn run(&self, command: &str) -> Said {
+        Said::of(&mut self.prepared(command))
+    }
+
+    fn prepared(&self, command: &str) -> Command {
         let pod = if command.contains("{pod}") {
             self.ready().pop().unwrap_or_default()
         } else {
@@ -154,7 +175,9 @@ impl Running<'_> {
             .map(|word| word.replace("{pod}", &pod).replace("{node}", &self.node))
             .collect();
         let arguments: Vec<&str> = words.iter().map(String::as_str).collect();
-        Said::of(self.kubectl.command(&arguments).current_dir(folder))
+        let mut prepared = self.kubectl.command(&arguments);
+        prepared.current_dir(folder);
+        prepared
     }
 
     /// Names of the Deployment's Pods, if all that are there are ready.

@@ -24,7 +24,7 @@ use self::{
 };
 use crate::{
     BINARY, apply_web,
-    second_machine::{self, SecondMachine},
+    other_machines::{OtherMachine, take_the_network_away, with_a_network},
 };
 
 const ROUNDS: u64 = 5;
@@ -73,7 +73,7 @@ fn whoever_is_killed_at_random_moments_under_load_nothing_is_lost_doubled_or_lef
 
 struct Machines {
     platform: Platform,
-    second: SecondMachine,
+    second: OtherMachine,
 }
 
 /// Two machines and two tenants; each tenant's own Pods are on a machine of their own.
@@ -86,18 +86,12 @@ struct House {
 
 impl House {
     fn start(platform: Platform) -> House {
-        let mut second = SecondMachine::start(platform.folder());
-        let platform = platform.with_options(&["--listen", "0.0.0.0:6443"]);
+        let platform = with_a_network(platform);
+        let mut second = OtherMachine::start(&platform, "second", 2);
         platform.up();
         platform.import_web_image();
         let tenants = ["acme", "globex"].map(|name| Tenant::new(platform.tenant(name)));
-        second.join(&second_machine::kubeconfig(&platform));
-        let root = platform.root();
-        root.until("the second node is ready", |root| {
-            let node = format!("node/{}", second_machine::NAME);
-            let said = root.said(&["wait", "--for=condition=Ready", &node, "--timeout=1s"]);
-            said.succeeded().then_some(())
-        });
+        second.join(&platform);
         let grounds = [Ground::first(&platform), Ground::second(&second)];
         for (tenant, ground) in tenants.iter().zip(&grounds) {
             make(&tenant.kubectl, BYSTANDER, "Always", &ground.node);
@@ -258,6 +252,7 @@ impl House {
             platform.run(&["tenant", "delete", tenant]);
         }
         second.down();
+        take_the_network_away();
         platform.finish();
     }
 }
@@ -284,7 +279,7 @@ impl Machines {
             self.platform.up();
         }
         if victims.contains(&Victim::Agent) {
-            self.second.join(&second_machine::kubeconfig(&self.platform));
+            self.second.start_agent(&self.platform);
         }
     }
 }

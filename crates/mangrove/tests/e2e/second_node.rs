@@ -1,17 +1,12 @@
-//! A second machine joins as a node.
+//! A second machine joins as a node, and its Pods and the first one's are one cluster.
 
-use std::path::Path;
-
+use nix::sys::signal::Signal;
 use serde_json::json;
-use testkit::{
-    kubectl::Kubectl,
-    platform::{Platform, WEB_IMAGE},
-    said::Said,
-};
+use testkit::{kubectl::Kubectl, platform::Platform, platform::WEB_IMAGE, said::Said};
 
 use crate::{
     BINARY,
-    second_machine::{HERE, SecondMachine, THERE, kubeconfig},
+    other_machines::{HERE, OtherMachine, take_the_network_away, with_a_network},
 };
 
 #[test]
@@ -19,20 +14,18 @@ fn a_second_machine_joins_runs_pods_leaves_and_returns() {
     let Some(platform) = Platform::prepare(BINARY) else {
         return;
     };
-    let mut second = SecondMachine::start(platform.folder());
-    let platform = platform.with_options(&["--listen", "0.0.0.0:6443"]);
+    let platform = with_a_network(platform);
+    let mut second = OtherMachine::start(&platform, "second", 2);
     platform.up();
     platform.import_web_image();
     let (root, acme) = (platform.root(), platform.tenant("acme"));
-    let kubeconfig = kubeconfig(&platform);
 
-    second.join(&kubeconfig);
-    root.until("the second node is ready", |root| {
-        let said = Said::of(&mut root.command(&["wait", "--for=condition=Ready", "node/second", "--timeout=1s"]));
-        (said.code == Some(0)).then_some(())
-    });
+    second.join(&platform);
     assert_eq!(root.field(&["node", "second"], ".spec.podCIDR"), "10.244.1.0/24");
-    assert_eq!(root.field(&["node", "second"], ".status.addresses[0].address"), THERE);
+    assert_eq!(
+        root.field(&["node", "second"], ".status.addresses[0].address"),
+        second.address
+    );
 
     let first = root
         .names(&["nodes"])
@@ -49,10 +42,10 @@ fn a_second_machine_joins_runs_pods_leaves_and_returns() {
     pods_meet_across_machines(&acme);
     logs_and_commands_reach_the_second_node(&acme);
     another_tenant_reaches_neither(&platform, &acme);
-    an_agent_that_ends_and_comes_back_finds_its_pods(&mut second, &kubeconfig, &root, &acme);
-    a_cordoned_and_drained_node_has_no_pods(&root, &acme);
+    an_agent_that_ends_and_comes_back_finds_its_pods(&mut second, &platform, &acme);
 
     second.down();
+    take_the_network_away();
     platform.finish();
 }
 
@@ -111,20 +104,15 @@ fn another_tenant_reaches_neither(platform: &Platform, acme: &Kubectl) {
     }
 }
 
-fn an_agent_that_ends_and_comes_back_finds_its_pods(
-    second: &mut SecondMachine,
-    kubeconfig: &Path,
-    root: &Kubectl,
-    acme: &Kubectl,
-) {
+fn an_agent_that_ends_and_comes_back_finds_its_pods(second: &mut OtherMachine, platform: &Platform, acme: &Kubectl) {
     let started = acme.field(&["pod", "there"], ".status.containerStatuses[0].containerID");
-    second.leave();
+    second.end_agent(Signal::SIGTERM);
     assert!(
         fetch(acme, "here", "to-there/index.html").out.contains("from there"),
         "Pods don't notice"
     );
 
-    second.join(kubeconfig);
+    second.join(platform);
     acme.until("commands reach the node again", |acme| {
         (Said::of(&mut acme.command(&["exec", "there", "--", "hostname"])).code == Some(0)).then_some(())
     });
@@ -132,23 +120,6 @@ fn an_agent_that_ends_and_comes_back_finds_its_pods(
         acme.field(&["pod", "there"], ".status.containerStatuses[0].containerID"),
         started
     );
+    let root = platform.root();
     assert_eq!(root.field(&["node", "second"], ".spec.podCIDR"), "10.244.1.0/24");
-}
-
-fn a_cordoned_and_drained_node_has_no_pods(root: &Kubectl, acme: &Kubectl) {
-    root.run(&["cordon", "second"]);
-    assert_eq!(root.field(&["node", "second"], ".spec.unschedulable"), "true");
-    root.run(&[
-        "drain",
-        "second",
-        "--force",
-        "--ignore-daemonsets",
-        "--disable-eviction",
-        "--grace-period=1",
-        "--timeout=60s",
-    ]);
-    acme.until("the tenant's Pod is gone from the node", |acme| {
-        (!acme.names(&["pods"]).contains(&"there".to_owned())).then_some(())
-    });
-    root.run(&["uncordon", "second"]);
 }

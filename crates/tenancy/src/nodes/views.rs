@@ -1,13 +1,19 @@
 //! What each tenant sees of the nodes now, and since when. One task follows all VirtualClusters; a tenant costs an entry.
+//! What a tenant says of a node itself goes into its VirtualCluster, and comes back by the same way.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use api::{Object, PlaneId, resource};
-use client::{Client, Informer, ListOptions, Notice, Tasks};
+use api::{
+    Object, PlaneId,
+    resource::{self, VIRTUAL_CLUSTERS},
+};
+use client::{Client, Informer, ListOptions, Notice, Patch, Tasks};
 use futures::future::BoxFuture;
-use tokio::sync::watch;
+use serde_json::json;
+use tokio::sync::{broadcast, watch};
 use world::World;
 
+use super::marks::{self, Mark};
 use crate::virtual_cluster::Settings;
 
 /// A plane that is asked has been made for a VirtualCluster, of which is heard soon.
@@ -16,9 +22,18 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long after a failure the super cluster is asked for its revision again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
+/// How often a change is tried over when the VirtualCluster is written by somebody else at the same time.
+const TRIES: usize = 10;
+
+/// Changes of views that wait for a listener. One that falls behind takes all views for changed.
+const CHANGES_MAX: usize = 256;
+
 /// The views of all tenants. They end when this is dropped.
 pub struct NodeViews {
     known: Arc<watch::Sender<Known>>,
+    /// The super cluster, where VirtualClusters are written.
+    writes: Client,
+    changes: broadcast::Sender<PlaneId>,
     world: World,
     _tasks: Tasks,
 }
@@ -50,25 +65,48 @@ pub struct NodeView {
     settings: Option<Arc<Settings>>,
     since: u64,
     known: watch::Receiver<Known>,
+    writes: Client,
+    world: World,
+}
+
+/// Why what a tenant says of a node is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Unmarked {
+    /// It will not be, however often it is said.
+    #[error("{0}")]
+    Refused(String),
+    #[error("what is said of a node can't be kept now: {0}")]
+    Later(String),
 }
 
 impl NodeViews {
-    /// `clusters` from [`crate::virtual_cluster::follow`], `super_client` for the plane that they are of.
-    pub fn start(clusters: Informer, super_client: Client, world: World) -> NodeViews {
+    /// `clusters` from [`crate::virtual_cluster::follow`], `super_client` for the plane that they are of. `writes` is the super
+    /// cluster itself, where that is another.
+    pub fn start(clusters: Informer, super_client: Client, writes: Client, world: World) -> NodeViews {
         let known = Arc::new(watch::Sender::new(Known::default()));
+        let changes = broadcast::Sender::new(CHANGES_MAX);
         let tasks = Tasks::new();
         let follower = Follower {
             clusters,
             client: super_client,
             world: world.clone(),
             changed: known.clone(),
+            changes: changes.clone(),
         };
         tasks.spawn(follower.run());
         NodeViews {
             known,
+            writes,
+            changes,
             world,
             _tasks: tasks,
         }
+    }
+
+    /// Tells, from when it is called, the planes whose view has become another.
+    pub fn changes(&self) -> impl Fn() -> broadcast::Receiver<PlaneId> + Send + Sync + use<> {
+        let changes = self.changes.clone();
+        move || changes.subscribe()
     }
 
     /// The view of the plane of the tenant by this name. Waits a little while it is not known or just changing; `None` if
@@ -90,6 +128,8 @@ impl NodeViews {
             settings,
             since,
             known,
+            writes: self.writes.clone(),
+            world: self.world.clone(),
         })
     }
 
@@ -109,6 +149,66 @@ impl NodeView {
     /// The node as this view has it; `None` if it is hidden.
     pub fn show(&self, node: &Object) -> Option<Object> {
         super::show(self.plane, self.settings.as_ref()?, node)
+    }
+
+    /// Keeps what the tenant says of a node, so that the node is shown as it is `wanted`; returns the revision from which it
+    /// is shown so.
+    pub async fn mark(&self, node: &Object, wanted: &Object) -> Result<u64, Unmarked> {
+        let later = |error: client::Error| Unmarked::Later(error.to_string());
+        for _ in 0..TRIES {
+            let cluster = self.writes.get(&VIRTUAL_CLUSTERS, None, &self.tenant).await;
+            let cluster = cluster.map_err(later)?;
+            let settings = Settings::of(&cluster);
+            let shown = super::show_unmarked(self.plane, &settings, node)
+                .ok_or_else(|| Unmarked::Later("the node is not shown any more".to_owned()))?;
+            let known = settings.marks.get(node.name()).cloned().unwrap_or_default();
+            let mark = known.by_which(&shown, wanted.tree()).map_err(Unmarked::Refused)?;
+            if mark == known {
+                return self.until_marked(node.name(), &mark).await;
+            }
+            if settings.marks.len() >= marks::NODES_MAX && known.is_empty() {
+                return Err(Unmarked::Refused(format!(
+                    "something is said of {} nodes already, as many as can be kept",
+                    marks::NODES_MAX
+                )));
+            }
+            let patch = json!({
+                "metadata": {"uid": cluster.uid(), "resourceVersion": cluster.resource_version()},
+                "status": {"nodes": {node.name(): mark.to_status()}},
+            });
+            match self
+                .writes
+                .patch_sub(&VIRTUAL_CLUSTERS, None, &self.tenant, "status", &Patch::Merge(patch))
+                .await
+            {
+                Ok(_) => return self.until_marked(node.name(), &mark).await,
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(later(error)),
+            }
+        }
+        Err(Unmarked::Later(
+            "others write the VirtualCluster all the time".to_owned(),
+        ))
+    }
+
+    /// Who has said something sees it.
+    async fn until_marked(&self, node: &str, mark: &Mark) -> Result<u64, Unmarked> {
+        let mut known = self.known.clone();
+        let since = |known: &Known| match known.tenants.get(&*self.tenant) {
+            Some(Entry::Settled(settings, since)) => {
+                let now = settings.marks.get(node).cloned().unwrap_or_default();
+                (now == *mark).then_some(*since)
+            }
+            _ => None,
+        };
+        tokio::select! {
+            seen = known.wait_for(|known| since(known).is_some()) => {
+                seen.ok().and_then(|known| since(&known)).ok_or_else(|| Unmarked::Later("the platform is ending".to_owned()))
+            }
+            () = self.world.clock.sleep(WAIT_MAX) => {
+                Err(Unmarked::Later("it is written, and not shown yet".to_owned()))
+            }
+        }
     }
 
     /// The revision of the super cluster at which this view began, as far as is known.
@@ -136,6 +236,7 @@ struct Follower {
     client: Client,
     world: World,
     changed: Arc<watch::Sender<Known>>,
+    changes: broadcast::Sender<PlaneId>,
 }
 
 impl Follower {
@@ -208,6 +309,11 @@ impl Follower {
         self.changed.send_modify(|known| {
             known.tenants.insert(name.to_owned(), Entry::Settled(settings, since));
         });
+        let plane = cluster.tree()["status"]["plane"].as_str();
+        if let Some(plane) = plane.and_then(|plane| plane.parse().ok()) {
+            // Nobody may be listening.
+            let _ = self.changes.send(plane);
+        }
     }
 
     /// The super cluster's revision now; what was read of it before was read by the settings of before.

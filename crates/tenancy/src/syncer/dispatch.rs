@@ -191,12 +191,14 @@ fn ingresses_above(_: &Shared, change: &Change) -> Vec<Item> {
 /// A tenant's settings: what it sees, which of its Ingresses go down, and whom its Pods reach.
 fn clusters_below(shared: &Shared, change: &Change) -> Vec<Item> {
     let state = |object: &Option<Object>| {
-        object
-            .as_ref()
-            .map(|cluster| (shown::plane_of(cluster), cluster.tree()["spec"].clone()))
+        object.as_ref().map(|cluster| {
+            let tree = cluster.tree();
+            let nodes = tree["status"]["nodes"].clone();
+            (shown::plane_of(cluster), tree["spec"].clone(), nodes)
+        })
     };
     let (old, new) = (state(&change.old), state(&change.new));
-    let Some((Some(plane), _)) = new.as_ref().filter(|new| old.as_ref() != Some(new)) else {
+    let Some((Some(plane), _, _)) = new.as_ref().filter(|new| old.as_ref() != Some(new)) else {
         return Vec::new();
     };
     let mut items = shared.all_shown(*plane);

@@ -93,6 +93,7 @@ impl Shared {
                 (Step::DeleteSuper { grace_seconds }, _, Some(below)) => {
                     self.delete_super_pod(below, grace_seconds).await?
                 }
+                (Step::Withdraw, _, Some(below)) => self.withdraw_super_pod(below).await?,
                 (Step::GatesDown(conditions), _, Some(below)) => {
                     let patch = with_uid(json!({"status": {"conditions": conditions}}), below);
                     let patch = Patch::Strategic(patch);
@@ -219,6 +220,20 @@ impl Shared {
         }
         let options = DeleteOptions {
             grace_seconds: grace_seconds.map(seconds),
+            ..DeleteOptions::of_uid(pod.uid())
+        };
+        gone(
+            self.super_client
+                .delete(&resource::PODS, Some(pod.namespace()), pod.name(), &options)
+                .await,
+        )
+    }
+
+    /// Takes a Pod away as long as it is the one that was seen: bound by now, it stays.
+    async fn withdraw_super_pod(&self, pod: &Object) -> Result<(), SyncError> {
+        let options = DeleteOptions {
+            grace_seconds: Some(0),
+            resource_version: Some(pod.resource_version().to_owned()),
             ..DeleteOptions::of_uid(pod.uid())
         };
         gone(

@@ -1,5 +1,7 @@
 //! A tenant's Pod as a super Pod (VirtualCluster's translation, field by field in `docs/tenancy.md`).
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::pod_values::{self, PodValues};
@@ -52,6 +54,7 @@ pub fn down(tenant: &Tenant, pod: &Object, surroundings: &Surroundings<'_>) -> D
     if !has_priority(&spec) {
         remove(&mut spec, "priorityClassName");
     }
+    keep_off_marked_nodes(tenant, &mut spec);
     tolerate(tenant, &mut spec);
     node_name_to_affinity(&mut spec);
     keep_to_own_nodes(tenant, &mut spec);
@@ -156,6 +159,33 @@ fn node_name_to_affinity(spec: &mut Value) {
     remove(spec, "nodeName");
     let here = json!({"key": "metadata.name", "operator": "In", "values": [node]});
     require_of_node(spec, "matchFields", &here);
+}
+
+/// Nodes that the tenant has cordoned or tainted for itself are not for Pods that do not tolerate it. One that names its node has
+/// not asked any scheduler.
+fn keep_off_marked_nodes(tenant: &Tenant, spec: &mut Value) {
+    if spec["nodeName"].as_str().is_some_and(|node| !node.is_empty()) {
+        return;
+    }
+    let tolerations = spec["tolerations"].clone();
+    for (node, mark) in &tenant.settings.marks {
+        if mark.repels(&tolerations) {
+            let elsewhere = json!({"key": "metadata.name", "operator": "NotIn", "values": [node]});
+            require_of_node(spec, "matchFields", &elsewhere);
+        }
+    }
+}
+
+/// The nodes that a super Pod is kept off by name.
+pub fn kept_off(spec: &Value) -> BTreeSet<&str> {
+    let required = &spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    let terms = required["nodeSelectorTerms"].as_array().into_iter().flatten();
+    let fields = terms.flat_map(|term| term["matchFields"].as_array().into_iter().flatten());
+    fields
+        .filter(|field| field["key"] == "metadata.name" && field["operator"] == "NotIn")
+        .flat_map(|field| field["values"].as_array().into_iter().flatten())
+        .filter_map(Value::as_str)
+        .collect()
 }
 
 /// Pods run on the nodes that their tenant sees. As affinity, so that what the Pod itself selects holds as well.
@@ -558,6 +588,33 @@ mod tests {
                 .all(|one| one["key"].is_string() && one["value"] != "globex")
         );
         assert_eq!(tolerations.last(), tenant.settings.tolerations.last());
+    }
+
+    #[test]
+    fn a_node_that_the_tenant_has_cordoned_is_no_place_for_its_pods() {
+        let mut tenant = acme();
+        let status = json!({"status": {"nodes": {"n1": {"unschedulable": true}, "n2": {"unschedulable": true}}}});
+        tenant.settings = crate::virtual_cluster::Settings::of(&Object::from_tree(status));
+        let kept_off_of = |spec: Value| {
+            let surroundings = Surroundings {
+                namespace: "s",
+                namespaces: &|_| None,
+                has_priority: &|_| false,
+            };
+            let down = down(&tenant, &web_pod(spec), &surroundings);
+            kept_off(&down.pod["spec"]).len()
+        };
+
+        assert_eq!(kept_off_of(json!({"containers": []})), 2);
+        let terms = json!([{"matchExpressions": [{"key": "a", "operator": "Exists"}]}]);
+        let affinity =
+            json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}});
+        assert_eq!(kept_off_of(json!({"containers": [], "affinity": affinity})), 2);
+        assert_eq!(kept_off_of(json!({"containers": [], "nodeName": "n1"})), 0);
+        assert_eq!(
+            kept_off_of(json!({"containers": [], "tolerations": [{"operator": "Exists"}]})),
+            0
+        );
     }
 
     #[test]

@@ -63,10 +63,13 @@ impl House {
         let below = planes.root();
         let world = planes.world.clone();
         let super_sources = planes.sources([planes.root_source()]);
+        let clusters = virtual_cluster::follow(&super_sources);
+        let views = NodeViews::start(clusters.clone(), planes.root(), planes.root(), world.clone());
+        let reshown = in_process::reshown(&views, &planes.shared);
         let everything = planes.sources([planes.root_source(), planes.shared_source()]);
         let options = controllers::Options {
             root_ca: Arc::new(in_process::root_ca(planes.server.planes(), &planes.root)),
-            clusters: controllers::Clusters::only(planes.root.clone(), "/volumes"),
+            clusters: controllers::Clusters::only(planes.root.clone(), "/volumes").told_of_nodes_by(reshown),
             world: world.clone(),
         };
         let controllers = controllers::start(everything, options);
@@ -91,7 +94,6 @@ impl House {
             planes: planes.server.planes().clone(),
             shared: planes.shared.clone(),
         });
-        let clusters = virtual_cluster::follow(&super_sources);
         let registry = planes.server.registry();
         registry.hold_from_birth(&VIRTUAL_CLUSTERS, operator::FINALIZER);
         let operator = operator::start(OperatorOptions {
@@ -99,10 +101,9 @@ impl House {
             super_plane: planes.root.clone(),
             clusters: clusters.clone(),
             tenants: tenants.clone(),
-            world: world.clone(),
+            world,
         })
         .unwrap();
-        let views = NodeViews::start(clusters, planes.root(), world);
         registry.project(&resource::NODES, Arc::new(Nodes(views)));
         registry.project(&resource::STORAGE_CLASSES, Arc::new(StorageClasses));
         let mut house = House {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::resource::{NODES, PODS, VIRTUAL_CLUSTERS};
+use api::resource::{DAEMON_SETS, NODES, PODS, VIRTUAL_CLUSTERS};
 use client::{Informer, InformerOptions, ListOptions, Patch, Source, SourceId};
 use serde_json::json;
 use testkit::nodes::FakeNode;
@@ -149,4 +149,117 @@ async fn a_selector_that_changes_is_seen_by_informers_that_are_under_way() {
     let all = Patch::Merge(json!({"spec": {"nodeSelector": null}}));
     house.below.patch(&VIRTUAL_CLUSTERS, None, "acme", &all).await.unwrap();
     holds(&acmes, &["n1", "n2"]).await;
+}
+
+async fn cordon(client: &client::Client, node: &str, cordoned: bool) {
+    let patch = Patch::Strategic(json!({"spec": {"unschedulable": cordoned.then_some(true)}}));
+    client.patch(&NODES, None, node, &patch).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cordon_of_a_tenant_is_its_own_and_what_waits_for_its_end_runs_then() {
+    let house = House::open().await;
+    let _second = join(&house, "n2").await;
+    let (acme, globex) = (house.tenant("acme").await, house.tenant("globex").await);
+    let nodes = informer(&house, &acme);
+    holds(&nodes, &["n1", "n2"]).await;
+
+    cordon(&acme.client, "n2", true).await;
+
+    let seen = acme.client.get(&NODES, None, "n2").await.unwrap();
+    assert_eq!(seen.tree()["spec"]["unschedulable"], true);
+    assert_eq!(
+        seen.tree()["spec"]["taints"][0]["key"],
+        "node.kubernetes.io/unschedulable"
+    );
+    for other in [&house.below, &globex.client] {
+        let seen = other.get(&NODES, None, "n2").await.unwrap();
+        assert_eq!(seen.tree()["spec"]["unschedulable"], serde_json::Value::Null);
+    }
+    for number in 0..4 {
+        acme.make_pod("default", &format!("web-{number}"), |_| {}).await;
+    }
+    for number in 0..4 {
+        let pod = acme.running("default", &format!("web-{number}")).await;
+        assert_eq!(pod.tree()["spec"]["nodeName"], "n1");
+    }
+
+    cordon(&acme.client, "n1", true).await;
+    acme.make_pod("default", "waits", |_| {}).await;
+    house
+        .super_object(&acme, &PODS, "waits", |pod| {
+            let conditions = pod.tree()["status"]["conditions"].as_array();
+            conditions.is_some_and(|conditions| conditions.iter().any(|one| one["reason"] == "Unschedulable"))
+        })
+        .await;
+    cordon(&acme.client, "n2", false).await;
+
+    let pod = acme.running("default", "waits").await;
+    assert_eq!(pod.tree()["spec"]["nodeName"], "n2");
+    // And what runs on the other runs on.
+    assert!(acme.running("default", "web-0").await.tree()["metadata"]["deletionTimestamp"].is_null());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_a_tenants_to_say_of_a_node_is_refused() {
+    let house = House::open().await;
+    let acme = house.tenant("acme").await;
+    for patch in [
+        json!({"metadata": {"labels": {"x": "y"}}}),
+        json!({"spec": {"podCIDR": "10.0.0.0/8"}}),
+        json!({"spec": {"taints": [{"key": "k", "effect": "NoExecute"}]}}),
+    ] {
+        let refused = acme
+            .client
+            .patch(&NODES, None, "n1", &Patch::Merge(patch.clone()))
+            .await;
+        assert!(refused.is_err(), "{patch}");
+    }
+    let below = Patch::Merge(json!({"spec": {"unschedulable": true}}));
+    house.below.patch(&NODES, None, "n1", &below).await.unwrap();
+    let refused = acme
+        .client
+        .patch(
+            &NODES,
+            None,
+            "n1",
+            &Patch::Merge(json!({"spec": {"unschedulable": null}})),
+        )
+        .await;
+    assert!(refused.unwrap_err().to_string().contains("has cordoned it"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_set_follows_the_nodes_that_its_tenant_is_shown() {
+    let house = House::open().await;
+    label(&house, "n1", json!({"pool": "common"})).await;
+    let _second = join(&house, "n2").await;
+    let acme = house
+        .tenant_with("acme", json!({"nodeSelector": {"pool": "common"}}))
+        .await;
+    let set = json!({"metadata": {"name": "agent"}, "spec": {"selector": {"matchLabels": {"app": "agent"}},
+        "template": {"metadata": {"labels": {"app": "agent"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    acme.client.create(&DAEMON_SETS, Some("default"), &set).await.unwrap();
+    let runs_on = async |wanted: &[&str]| {
+        until(
+            "it runs where it should",
+            &acme.client,
+            &PODS,
+            Some("default"),
+            |pods| {
+                let here = pods.iter().filter(|pod| !pod.is_deleting());
+                let mut nodes: Vec<&str> = here.filter_map(|pod| pod.tree()["spec"]["nodeName"].as_str()).collect();
+                nodes.sort_unstable();
+                (nodes == wanted).then_some(())
+            },
+        )
+        .await;
+    };
+    runs_on(&["n1"]).await;
+
+    // No node changes, only who sees it.
+    let all = Patch::Merge(json!({"spec": {"nodeSelector": null}}));
+    house.below.patch(&VIRTUAL_CLUSTERS, None, "acme", &all).await.unwrap();
+
+    runs_on(&["n1", "n2"]).await;
 }

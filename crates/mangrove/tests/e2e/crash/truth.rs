@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 use testkit::{platform::Platform, said::Said, vitals::Vitals};
 
-use crate::second_machine::{self, SecondMachine};
+use crate::other_machines::OtherMachine;
 
 /// Interfaces of sandboxes on the host are called so.
 const INTERFACE_PREFIX: &str = "mgv";
@@ -25,7 +25,7 @@ pub struct Ground {
     pub node: String,
     data: PathBuf,
     /// The control group of everything that runs there.
-    group: &'static str,
+    group: String,
     /// A process in its namespaces, if they are not the test's own.
     inside: Option<u32>,
     /// The addresses of its Pods begin so.
@@ -96,21 +96,21 @@ impl Wanted {
 impl Ground {
     pub fn first(platform: &Platform) -> Ground {
         let nodes = platform.root().names(&["nodes"]);
-        let node = nodes.into_iter().find(|name| name != second_machine::NAME);
+        let node = nodes.into_iter().find(|name| name != "second");
         Ground {
             node: node.expect("the platform's own node"),
             data: platform.data_dir(),
-            group: "mangrove",
+            group: "mangrove".to_owned(),
             inside: None,
             range: "10.244.0.",
         }
     }
 
-    pub fn second(second: &SecondMachine) -> Ground {
+    pub fn second(second: &OtherMachine) -> Ground {
         Ground {
-            node: second_machine::NAME.to_owned(),
+            node: second.name.to_owned(),
             data: second.data_dir().to_owned(),
-            group: second_machine::GROUP,
+            group: second.cgroup(),
             inside: Some(second.first()),
             range: "10.244.1.",
         }
@@ -314,7 +314,7 @@ impl Ground {
         roots
             .map(|root| root.path())
             .chain([unified])
-            .map(|root| root.join(self.group))
+            .map(|root| root.join(&self.group))
             .filter(|group| group.is_dir())
             .collect()
     }
