@@ -1,5 +1,6 @@
 //! Ours and a real etcd side by side: the same random sequences, and the same answers, revisions and watch streams.
-//! `DIFFERENTIAL_SEED=n` runs one seed alone, `DIFFERENTIAL_SEQUENCES=n` so many sequences instead of few.
+//! `DIFFERENTIAL_SEED=n` runs one seed alone, `DIFFERENTIAL_SEQUENCES=n` so many sequences instead of few, from seed
+//! `DIFFERENTIAL_FIRST=n` on; `cargo xtask long` plays 10,000.
 //!
 //! What an etcd before 3.6 answers otherwise, which is followed, is masked in `mask` or not asked in `ask`, and nowhere else.
 
@@ -188,7 +189,10 @@ async fn no_client_can_tell_the_store_from_an_etcd() {
     };
     let seeds = match number("DIFFERENTIAL_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("DIFFERENTIAL_SEQUENCES").unwrap_or(SEQUENCES),
+        None => {
+            let first = number("DIFFERENTIAL_FIRST").unwrap_or(0);
+            first..first + number("DIFFERENTIAL_SEQUENCES").unwrap_or(SEQUENCES)
+        }
     };
     let (mut revision, mut compacted) = (1, 0);
     for seed in seeds {

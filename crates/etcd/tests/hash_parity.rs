@@ -1,5 +1,6 @@
 //! One script of puts, transactions, deletions, leases and compactions on ours and on a real etcd: `HashKV` is the same at
-//! twenty revisions, and so it is after a restart of ours. `HASH_OPERATIONS=100000` makes the script as long as wanted.
+//! twenty revisions, and so it is after a restart of ours. `HASH_OPERATIONS=n` makes the script as long as wanted,
+//! `HASH_SEED=n` another one.
 
 mod served;
 mod server;
@@ -18,16 +19,20 @@ use server::Etcd;
 use wire::Client;
 use world::sim::SimRandom;
 
-const OPERATIONS: u64 = 6000;
+const OPERATIONS: u64 = 100_000;
 const OPERATIONS_A_TXN: u64 = 20;
 const KEYS: u64 = 500;
 const LEASES: i64 = 8;
 const COMPACTIONS: u64 = 3;
 const HASHES: i64 = 20;
 
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).map_or(otherwise, |value| value.parse().expect("a number"))
+}
+
 /// The same on each server; gives the revision it ends at and the one it was compacted at.
 async fn play(client: &mut Client, operations: u64) -> (i64, i64) {
-    let random = SimRandom::new(7);
+    let random = SimRandom::new(number("HASH_SEED", 7));
     for id in 1..=LEASES {
         let grant = LeaseGrantRequest { id, ttl: 3600 };
         let _: LeaseGrantResponse = client
@@ -110,7 +115,7 @@ async fn hashes_are_those_of_etcd() {
         return;
     };
     let served = Served::start().await;
-    let operations = std::env::var("HASH_OPERATIONS").map_or(OPERATIONS, |number| number.parse().expect("a number"));
+    let operations = number("HASH_OPERATIONS", OPERATIONS);
     let mut ours = Client::connect(&served.endpoint).await;
     let mut theirs = Client::connect(&etcd.endpoint).await;
     let (one, other) = tokio::join!(play(&mut ours, operations), play(&mut theirs, operations));

@@ -1,10 +1,12 @@
 //! What tests share: container images built on the spot, a registry to pull them from, planes in memory with fake nodes,
-//! a machine of a test's own and the whole platform on it, two tenants ready made.
+//! a machine of a test's own and the whole platform on it, two tenants ready made, and a judge of what a store has told.
 //!
 //! Used by tests and by `xtask` only; no room knows it. Start reading at [`image`]; tests of the whole platform start at
 //! [`platform::Platform`], tests of loops at [`planes::PlanesInMemory`].
 #![allow(clippy::disallowed_methods, reason = "tests live in the real world")]
 
+#[cfg(feature = "history")]
+pub mod history;
 pub mod image;
 
 #[cfg(feature = "machine")]

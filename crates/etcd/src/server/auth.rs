@@ -1,31 +1,21 @@
 //! Who asks, and whether they may (`server/auth/store.go`). While authentication is off, everybody may everything.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use keyspace::{Compare, Keep, KeyRange, LeaseId, Op, Previous, Put, Txn};
-use world::World;
 
 use super::{
     member::Member,
     meta::Auth,
     ranges,
     status::{self, Status},
+    tokens::Who,
 };
 use crate::wire::authpb::{Permission, permission::Type};
 
 pub const ROOT: &str = "root";
-
-/// As etcd's simple tokens: they last this long after their last use.
-const TOKEN_TTL: Duration = Duration::from_secs(300);
-
-/// Whoever asks for more loses the oldest.
-const TOKENS_MAX: usize = 10_000;
 
 /// What a request says of who sent it.
 #[derive(Clone, Default, Debug)]
@@ -44,80 +34,21 @@ impl Caller {
         }
     }
 
-    /// The user's name.
-    pub(super) fn name(&self, member: &Member) -> Result<String, Status> {
+    pub(super) fn who(&self, member: &Member) -> Result<Who, Status> {
+        let current = member.meta.state().auth.revision;
         match (&self.token, &self.common_name) {
-            (Some(token), _) => member.tokens.name(token).ok_or(status::INVALID_AUTH_TOKEN),
-            (None, Some(name)) => Ok(name.to_string()),
+            (Some(token), _) => member.tokens.who(token, current).ok_or(status::INVALID_AUTH_TOKEN),
+            (None, Some(name)) => Ok(Who {
+                name: name.to_string(),
+                revision: current,
+            }),
             (None, None) => Err(status::USER_EMPTY),
         }
     }
-}
 
-struct Token {
-    user: String,
-    used: Duration,
-}
-
-/// Tokens that were given out. They end with the process, as etcd's simple ones do.
-pub struct Tokens {
-    world: World,
-    given: Mutex<HashMap<String, Token>>,
-}
-
-impl Tokens {
-    pub fn new(world: &World) -> Tokens {
-        Tokens {
-            world: world.clone(),
-            given: Mutex::default(),
-        }
-    }
-
-    fn given(&self) -> std::sync::MutexGuard<'_, HashMap<String, Token>> {
-        self.given.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn give(&self, user: &str) -> String {
-        let mut bytes = [0; 16];
-        self.world.random.fill(&mut bytes);
-        let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let used = self.world.clock.monotonic();
-        let mut given = self.given();
-        if given.len() >= TOKENS_MAX {
-            given.retain(|_, token| used.saturating_sub(token.used) < TOKEN_TTL);
-            if given.len() >= TOKENS_MAX
-                && let Some(oldest) = given
-                    .iter()
-                    .min_by_key(|(_, token)| token.used)
-                    .map(|(token, _)| token.clone())
-            {
-                given.remove(&oldest);
-            }
-        }
-        given.insert(
-            token.clone(),
-            Token {
-                user: user.to_owned(),
-                used,
-            },
-        );
-        token
-    }
-
-    fn name(&self, token: &str) -> Option<String> {
-        let now = self.world.clock.monotonic();
-        let mut given = self.given();
-        let known = given.get_mut(token)?;
-        if now.saturating_sub(known.used) >= TOKEN_TTL {
-            given.remove(token);
-            return None;
-        }
-        known.used = now;
-        Some(known.user.clone())
-    }
-
-    pub fn forget(&self, user: &str) {
-        self.given().retain(|_, token| token.user != user);
+    /// The user's name.
+    pub(super) fn name(&self, member: &Member) -> Result<String, Status> {
+        Ok(self.who(member)?.name)
     }
 }
 
@@ -146,7 +77,10 @@ fn rights<'a>(member: &Member, auth: &'a Auth, caller: &Caller) -> Result<Option
     if !auth.enabled {
         return Ok(None);
     }
-    let name = caller.name(member)?;
+    let Who { name, revision } = caller.who(member)?;
+    if revision < auth.revision {
+        return Err(status::AUTH_OLD_REVISION);
+    }
     let user = auth.users.get(&name).ok_or(status::PERMISSION_DENIED)?;
     if user.roles.iter().any(|role| role == ROOT) {
         return Ok(None);
@@ -193,9 +127,18 @@ pub fn uses_lease(member: &Member, caller: &Caller, lease: LeaseId) -> Result<()
     with_rights(member, caller, |rights| rights.lease(member, lease))
 }
 
-/// Root alone.
+/// Root alone, who as in etcd is not asked how old the token is (`IsAdminPermitted`).
 pub fn admin(member: &Member, caller: &Caller) -> Result<(), Status> {
-    with_rights(member, caller, |_| Err(status::PERMISSION_DENIED))
+    if !member.auth_is_on() {
+        return Ok(());
+    }
+    let name = caller.name(member)?;
+    let auth = member.meta.auth();
+    let user = auth.users.get(&name).ok_or(status::PERMISSION_DENIED)?;
+    match user.roles.iter().any(|role| role == ROOT) {
+        true => Ok(()),
+        false => Err(status::PERMISSION_DENIED),
+    }
 }
 
 /// Somebody who is known.

@@ -73,9 +73,10 @@ impl Member {
             if !root.roles.iter().any(|role| role == ROOT) {
                 return Err(status::ROOT_ROLE_NOT_EXIST);
             }
+            // As etcd: turning it on changes nobody's rights.
             Ok(vec![Change::Auth {
                 enabled: true,
-                revision: auth.revision + 1,
+                revision: auth.revision,
             }])
         });
         decided.await?;
@@ -124,7 +125,7 @@ impl Member {
         }
         Ok(AuthenticateResponse {
             header: Some(self.header()),
-            token: self.tokens.give(&request.name),
+            token: self.tokens.give(&request.name, auth.revision)?,
         })
     }
 

@@ -15,7 +15,7 @@ use prost::Message;
 
 use super::status::{Code, Status};
 
-const PREFIX_BYTES: usize = 5;
+pub const PREFIX_BYTES: usize = 5;
 
 /// One message as it goes over the wire.
 pub fn framed(message: &impl Message) -> Bytes {

@@ -30,6 +30,7 @@ impl Member {
         let (range, order) = read::range(request)?;
         auth::reads(self, caller, &range.keys)?;
         let ranged = self.view().range(&range)?;
+        self.metrics.ranges.add(1);
         Ok(answers::range(self.header_at(ranged.revision), ranged, &order))
     }
 

@@ -24,6 +24,7 @@ impl Member {
         let ttl = Duration::from_secs(u64::try_from(request.ttl).unwrap_or(0));
         let id = (request.id != 0).then_some(LeaseId(request.id));
         let granted = self.keyspace.grant_lease(id, ttl).await?;
+        self.metrics.leases_granted.add(1);
         Ok(LeaseGrantResponse {
             header: Some(self.header()),
             id: granted.id.0,
@@ -39,6 +40,7 @@ impl Member {
     ) -> Result<LeaseRevokeResponse, Status> {
         auth::uses_lease(self, caller, LeaseId(request.id))?;
         self.keyspace.revoke_lease(LeaseId(request.id)).await?;
+        self.metrics.leases_revoked.add(1);
         Ok(LeaseRevokeResponse {
             header: Some(self.header()),
         })
@@ -85,11 +87,13 @@ impl Member {
         // As it was before the lease got its time: who reads it waits at most too short.
         let header = self.header();
         let ttl = match self.keyspace.keep_lease(id).await {
-            Ok(ttl) => ttl.as_secs() as i64,
+            Ok(ttl) => {
+                self.metrics.leases_renewed.add(1);
+                ttl.as_secs() as i64
+            }
             Err(Error::NoLease(_)) => 0,
             Err(error) => return Err(error.into()),
         };
-        self.metrics.keep_alives.add(1);
         Ok(LeaseKeepAliveResponse {
             header: Some(header),
             id: id.0,
@@ -101,10 +105,13 @@ impl Member {
         Box::pin(stream::unfold(Some((self.clone(), requests)), |session| async move {
             let (member, mut requests) = session?;
             let kept = match requests.next().await? {
-                Ok(message) => match decode::<LeaseKeepAliveRequest>(message) {
-                    Ok(request) => member.keep_lease(LeaseId(request.id)).await,
-                    Err(status) => Err(status),
-                },
+                Ok(message) => {
+                    member.metrics.received(message.len());
+                    match decode::<LeaseKeepAliveRequest>(message) {
+                        Ok(request) => member.keep_lease(LeaseId(request.id)).await,
+                        Err(status) => Err(status),
+                    }
+                }
                 Err(status) => Err(status),
             };
             match kept {

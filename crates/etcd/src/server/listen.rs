@@ -3,27 +3,31 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::{Request, Response, header::CONTENT_TYPE};
-use hyper::{body::Incoming, service::service_fn};
+use hyper::{body::Incoming, service::Service};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    sync::Semaphore,
+    sync::{OnceCell, Semaphore},
     task::JoinSet,
 };
 use tokio_rustls::TlsAcceptor;
 
 use super::{
     auth::Caller,
-    grpc::{self, Body, Messages},
+    counted::Counted,
+    grpc::{self, Body, Messages, PREFIX_BYTES},
     member::{Member, OVERHEAD_BYTES},
     methods::{self, Kind},
     plain,
     status::{Code, Status},
+    streams::{Arrived, together},
 };
 
 /// Open at once on one listener; kube-apiserver has about 150.
@@ -116,14 +120,15 @@ async fn accepted(
     doors: Doors,
     members: Arc<dyn Members>,
 ) {
-    let Some(tls) = &doors.tls else {
-        return connection(stream, &doors, members, None).await;
+    let Doors { tls, streams_max } = doors;
+    let Some(tls) = tls else {
+        return connection(stream, streams_max, members, None).await;
     };
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
         Ok(Ok(stream)) => {
             let certificates = stream.get_ref().1.peer_certificates();
             let name = certificates.and_then(|chain| common_name(chain.first()?));
-            connection(stream, &doors, members, name).await;
+            connection(stream, streams_max, members, name).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
@@ -138,26 +143,12 @@ fn common_name(certificate: &[u8]) -> Option<Arc<str>> {
 
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    doors: &Doors,
+    streams_max: u32,
     members: Arc<dyn Members>,
     name: Option<Arc<str>>,
 ) {
-    // Found when first asked, and then the same for the whole connection.
-    let member = Arc::new(tokio::sync::OnceCell::new());
-    let service = service_fn(move |request| {
-        let (member, members, name) = (member.clone(), members.clone(), name.clone());
-        async move {
-            let found: &Result<Arc<Member>, Status> = member
-                .get_or_init(|| async { members.member(name.as_deref()).await })
-                .await;
-            let response = match found {
-                Ok(member) => answer(member, request, name).await,
-                Err(status) => grpc::refusal(status),
-            };
-            Ok::<_, Infallible>(response)
-        }
-    });
-    let mut builder = Builder::new(TokioExecutor::new());
+    let arrived = Arrived::default();
+    let mut builder = Builder::new(arrived.clone());
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -165,14 +156,47 @@ async fn connection(
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(doors.streams_max)
+        .max_concurrent_streams(streams_max)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(HEADERS_BYTES_MAX)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+    let requests = Requests {
+        members,
+        name,
+        member: Arc::default(),
+    };
+    let connection = builder.serve_connection(TokioIo::new(stream), requests).into_owned();
+    if let Err(error) = together(connection, arrived).await {
         tracing::debug!(error, "a connection ended");
+    }
+}
+
+/// Those of one connection.
+struct Requests {
+    members: Arc<dyn Members>,
+    name: Option<Arc<str>>,
+    /// Found when first asked, and then the same for the whole connection.
+    member: Arc<OnceCell<Result<Arc<Member>, Status>>>,
+}
+
+impl Service<Request<Incoming>> for Requests {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let (member, members, name) = (self.member.clone(), self.members.clone(), self.name.clone());
+        Box::pin(async move {
+            let found = member
+                .get_or_init(|| async { members.member(name.as_deref()).await })
+                .await;
+            Ok(match found {
+                Ok(member) => answer(member, request, name).await,
+                Err(status) => grpc::refusal(status),
+            })
+        })
     }
 }
 
@@ -199,31 +223,39 @@ async fn answer(member: &Arc<Member>, request: Request<Incoming>, name: Option<A
     }
     let clock = &member.world.clock;
     let begun = clock.monotonic();
+    member.metrics.started(path);
     let messages = Messages::new(request.into_body(), member.options.request_bytes_max + OVERHEAD_BYTES);
     let answered = match kind {
-        Kind::Unary => match messages.single().await {
-            Ok(message) => {
-                let answer = methods::call(member, path, message, &caller).await;
-                let code = answer.as_ref().map_or_else(|status| status.code as u16, |_| 0);
-                member
-                    .metrics
-                    .handled(path, code, clock.monotonic().saturating_sub(begun));
-                return grpc::answer(answer);
-            }
-            Err(status) => Err(status),
-        },
+        Kind::Unary => {
+            let answer = unary(member, path, messages, &caller).await;
+            let code = answer.as_ref().map_or_else(|status| status.code as u16, |_| 0);
+            let took = clock.monotonic().saturating_sub(begun);
+            member.metrics.handled(path, code, took);
+            return grpc::answer(answer);
+        }
         Kind::Stream => match messages.single().await {
-            Ok(message) => methods::stream(member, path, message, &caller).await,
+            Ok(message) => {
+                member.metrics.received(message.len());
+                methods::stream(member, path, message, &caller).await
+            }
             Err(status) => Err(status),
         },
         Kind::Both => methods::both(member, path, messages, caller),
     };
-    let code = answered.as_ref().map_or_else(|status| status.code as u16, |_| 0);
-    member
-        .metrics
-        .handled(path, code, clock.monotonic().saturating_sub(begun));
     match answered {
-        Ok(messages) => grpc::stream(messages),
-        Err(status) => grpc::refusal(&status),
+        Ok(messages) => grpc::stream(Box::pin(Counted::new(member, path, begun, messages))),
+        Err(status) => {
+            let took = clock.monotonic().saturating_sub(begun);
+            member.metrics.handled(path, status.code as u16, took);
+            grpc::refusal(&status)
+        }
     }
+}
+
+async fn unary(member: &Arc<Member>, path: &str, messages: Messages, caller: &Caller) -> Result<Bytes, Status> {
+    let message = messages.single().await?;
+    member.metrics.received(message.len());
+    let answer = methods::call(member, path, message, caller).await?;
+    member.metrics.sent(answer.len().saturating_sub(PREFIX_BYTES));
+    Ok(answer)
 }

@@ -10,6 +10,7 @@ use super::{
     meta::{Change, Meta},
     metrics::Metrics,
     status::{self, Status},
+    tokens::{AuthToken, Tokens},
 };
 use crate::wire::etcdserverpb::{AlarmType, ResponseHeader};
 
@@ -36,6 +37,8 @@ pub struct MemberOptions {
     pub quota_bytes: usize,
     /// Between two notifications of progress to a watch that asked for them.
     pub progress_interval: Duration,
+    /// What users who have shown their password are given.
+    pub auth_token: AuthToken,
 }
 
 impl Default for MemberOptions {
@@ -48,6 +51,7 @@ impl Default for MemberOptions {
             txn_ops_max: keyspace::TXN_OPS_MAX,
             quota_bytes: 2 << 30,
             progress_interval: Duration::from_secs(600),
+            auth_token: AuthToken::Simple,
         }
     }
 }
@@ -58,7 +62,7 @@ pub struct Member {
     pub(super) options: MemberOptions,
     pub(super) world: World,
     pub(super) metrics: Metrics,
-    pub(super) tokens: super::auth::Tokens,
+    pub(super) tokens: Tokens,
 }
 
 impl Member {
@@ -71,7 +75,7 @@ impl Member {
     ) -> Result<Member, Error> {
         Ok(Member {
             meta: Meta::open(meta, world.random.as_ref()).await?,
-            tokens: super::auth::Tokens::new(&world),
+            tokens: Tokens::new(options.auth_token.clone(), &world),
             metrics: Metrics::default(),
             keyspace,
             options,
@@ -156,7 +160,11 @@ impl Member {
                 self.set_alarm(AlarmType::Nospace, true).await?;
                 Err(status::NO_SPACE)
             }
-            answer => Ok(answer?),
+            answer => {
+                let txned = answer?;
+                self.metrics.done(&txned.results);
+                Ok(txned)
+            }
         }
     }
 

@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use keyspace::OpResult;
+
 use super::member::{Member, VERSION};
 
 #[derive(Default)]
@@ -25,9 +27,23 @@ impl Gauge {
     }
 }
 
-/// Answers of one method by gRPC code, and how long they took.
+#[derive(Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, by: u64) {
+        self.0.fetch_add(by, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Requests of one method, answers by gRPC code, and how long they took.
 #[derive(Default)]
 struct Method {
+    started: u64,
     by_code: BTreeMap<u16, u64>,
     nanoseconds: u64,
 }
@@ -36,20 +52,68 @@ struct Method {
 pub struct Metrics {
     pub watchers: Gauge,
     pub watch_streams: Gauge,
-    pub events: Gauge,
-    pub keep_alives: Gauge,
-    pub received_bytes: AtomicU64,
-    pub sent_bytes: AtomicU64,
+    pub events: Counter,
+    pub ranges: Counter,
+    pub puts: Counter,
+    pub deletes: Counter,
+    /// Of more than one operation.
+    pub txns: Counter,
+    pub leases_granted: Counter,
+    pub leases_revoked: Counter,
+    pub leases_renewed: Counter,
+    received_bytes: Counter,
+    sent_bytes: Counter,
     methods: Mutex<BTreeMap<&'static str, Method>>,
 }
 
 impl Metrics {
-    /// `method` is of the fixed list of methods; its code is 0 for good.
-    pub fn handled(&self, method: &'static str, code: u16, took: Duration) {
+    fn method(&self, method: &'static str, change: impl FnOnce(&mut Method)) {
         let mut methods = self.methods.lock().unwrap_or_else(PoisonError::into_inner);
-        let method = methods.entry(method).or_default();
-        *method.by_code.entry(code).or_default() += 1;
-        method.nanoseconds += took.as_nanos() as u64;
+        change(methods.entry(method).or_default());
+    }
+
+    /// `method` is of the fixed list of methods.
+    pub fn started(&self, method: &'static str) {
+        self.method(method, |method| method.started += 1);
+    }
+
+    /// The code is 0 for good.
+    pub fn handled(&self, method: &'static str, code: u16, took: Duration) {
+        self.method(method, |method| {
+            *method.by_code.entry(code).or_default() += 1;
+            method.nanoseconds += took.as_nanos() as u64;
+        });
+    }
+
+    pub fn received(&self, bytes: usize) {
+        self.received_bytes.add(bytes as u64);
+    }
+
+    pub fn sent(&self, bytes: usize) {
+        self.sent_bytes.add(bytes as u64);
+    }
+
+    /// As etcd counts: each operation that was carried out, and transactions of more than one.
+    pub fn done(&self, results: &[OpResult]) {
+        let operations = self.operations(results);
+        self.txns.add(u64::from(operations > 1));
+    }
+
+    fn operations(&self, results: &[OpResult]) -> usize {
+        let mut operations = 0;
+        for result in results {
+            operations += 1;
+            match result {
+                OpResult::Range(_) => self.ranges.add(1),
+                OpResult::Put { .. } => self.puts.add(1),
+                OpResult::Delete { .. } => self.deletes.add(1),
+                OpResult::Txn(nested) => {
+                    operations -= 1;
+                    operations += self.operations(&nested.results);
+                }
+            }
+        }
+        operations
     }
 }
 
@@ -110,23 +174,21 @@ pub fn text(member: &Member) -> String {
         "etcd_debugging_mvcc_watch_stream_total",
         &metrics.watch_streams.get(),
     );
-    one("counter", "etcd_debugging_mvcc_events_total", &metrics.events.get());
-    one(
-        "counter",
-        "etcd_debugging_lease_renewed_total",
-        &metrics.keep_alives.get(),
-    );
-    let bytes = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    one(
-        "counter",
-        "etcd_network_client_grpc_received_bytes_total",
-        &bytes(&metrics.received_bytes),
-    );
-    one(
-        "counter",
-        "etcd_network_client_grpc_sent_bytes_total",
-        &bytes(&metrics.sent_bytes),
-    );
+    let counters = [
+        ("etcd_debugging_mvcc_events_total", &metrics.events),
+        ("etcd_mvcc_range_total", &metrics.ranges),
+        ("etcd_mvcc_put_total", &metrics.puts),
+        ("etcd_mvcc_delete_total", &metrics.deletes),
+        ("etcd_mvcc_txn_total", &metrics.txns),
+        ("etcd_debugging_lease_granted_total", &metrics.leases_granted),
+        ("etcd_debugging_lease_revoked_total", &metrics.leases_revoked),
+        ("etcd_debugging_lease_renewed_total", &metrics.leases_renewed),
+        ("etcd_network_client_grpc_received_bytes_total", &metrics.received_bytes),
+        ("etcd_network_client_grpc_sent_bytes_total", &metrics.sent_bytes),
+    ];
+    for (name, counter) in counters {
+        one("counter", name, &counter.get());
+    }
     let process = Process::read();
     one("gauge", "process_resident_memory_bytes", &process.resident_bytes);
     one("gauge", "process_virtual_memory_bytes", &process.virtual_bytes);
@@ -142,8 +204,17 @@ pub fn text(member: &Member) -> String {
 
 fn handled(metrics: &Metrics, out: &mut String) {
     let methods = metrics.methods.lock().unwrap_or_else(PoisonError::into_inner);
-    let _ = writeln!(out, "# TYPE grpc_server_handled_total counter");
     let split = |path: &'static str| path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
+    let _ = writeln!(out, "# TYPE grpc_server_started_total counter");
+    for (path, method) in methods.iter() {
+        let (service, name) = split(path);
+        let _ = writeln!(
+            out,
+            "grpc_server_started_total{{grpc_method=\"{name}\",grpc_service=\"{service}\"}} {}",
+            method.started
+        );
+    }
+    let _ = writeln!(out, "# TYPE grpc_server_handled_total counter");
     for (path, method) in methods.iter() {
         let (service, name) = split(path);
         for (code, count) in &method.by_code {

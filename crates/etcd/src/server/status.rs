@@ -104,6 +104,7 @@ statuses! {
     PERMISSION_NOT_GRANTED = FailedPrecondition, "permission is not granted to the role";
     AUTH_NOT_ENABLED = FailedPrecondition, "authentication is not enabled";
     INVALID_AUTH_TOKEN = Unauthenticated, "invalid auth token";
+    AUTH_OLD_REVISION = InvalidArgument, "revision of auth store is old";
     INVALID_AUTH_MGMT = InvalidArgument, "invalid auth management";
 }
 

@@ -4,12 +4,12 @@
 use std::{
     collections::{BTreeSet, HashMap},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, Waker},
 };
 
 use bytes::{Bytes, BytesMut};
-use futures::{Stream, future::BoxFuture, stream::SelectAll, task::AtomicWaker};
+use futures::{Stream, future::BoxFuture};
 use keyspace::{Delivered, Error, Event, KeyRange, Previous, Revision, Watch, Watching, index::Commit};
 use prost::Message;
 
@@ -19,6 +19,7 @@ use super::{
     grpc::{Messages, decode, put_framed, put_prefix},
     member::{Member, OVERHEAD_BYTES},
     read,
+    ready::{One, Ready},
     status::{self, Status},
 };
 use crate::wire::{
@@ -39,8 +40,8 @@ pub struct Session {
     caller: Caller,
     requests: Messages,
     requests_ended: bool,
-    watches: SelectAll<Tagged>,
-    by_id: HashMap<i64, Arc<Entry>>,
+    watches: HashMap<i64, Entry>,
+    ready: Arc<Ready>,
     next_id: i64,
     /// Watches that have not yet got to where they were when progress was asked for, and how far all others are.
     progress: Option<(BTreeSet<i64>, Revision)>,
@@ -62,21 +63,14 @@ struct Entry {
     deletes: bool,
     fragment: bool,
     progress_notify: bool,
-    state: Mutex<State>,
-    waker: AtomicWaker,
-}
-
-struct State {
-    /// `None` once it is cancelled.
-    watching: Option<Watching>,
+    watching: Watching,
+    one: Arc<One>,
+    waker: Waker,
     /// Something was sent since the last notification of progress.
     sent: bool,
     /// It was asked for progress for itself.
     asked: bool,
 }
-
-/// The stream of a watch with its entry.
-struct Tagged(Arc<Entry>);
 
 impl Entry {
     fn previous(&self, revision: Revision) -> Previous {
@@ -85,38 +79,18 @@ impl Entry {
             false => self.previous,
         }
     }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Stream for Tagged {
-    type Item = (Arc<Entry>, Result<Delivered, Error>);
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut state = self.0.state();
-        let Some(watching) = &mut state.watching else {
-            return Poll::Ready(None);
-        };
-        let polled = Pin::new(watching).poll_next(context);
-        drop(state);
-        if polled.is_pending() {
-            self.0.waker.register(context.waker());
-        }
-        polled.map(|item| item.map(|item| (self.0.clone(), item)))
-    }
 }
 
 impl Session {
     pub fn new(member: Arc<Member>, caller: Caller, requests: Messages) -> Session {
+        member.metrics.watch_streams.add(1);
         Session {
             member,
             caller,
             requests,
             requests_ended: false,
-            watches: SelectAll::new(),
-            by_id: HashMap::new(),
+            watches: HashMap::new(),
+            ready: Arc::default(),
             next_id: 0,
             progress: None,
             timer: None,
@@ -131,6 +105,7 @@ impl Session {
     }
 
     fn hear(&mut self, message: Bytes) {
+        self.member.metrics.received(message.len());
         match decode::<WatchRequest>(message).map(|request| request.request_union) {
             Ok(Some(RequestUnion::CreateRequest(request))) => self.create(request),
             Ok(Some(RequestUnion::CancelRequest(request))) => self.cancel(request.watch_id),
@@ -163,7 +138,7 @@ impl Session {
             response.cancel_reason = status::COMPACTED.text.into_owned();
             return self.tell(&response);
         }
-        if request.watch_id != 0 && self.by_id.contains_key(&request.watch_id) {
+        if request.watch_id != 0 && self.watches.contains_key(&request.watch_id) {
             response.cancel_reason = "mvcc: duplicate watch ID provided on the WatchStream".into();
             return self.tell(&response);
         }
@@ -205,7 +180,8 @@ impl Session {
         response.header = Some(self.member.header_at(current));
         self.tell(&response);
         let has = |filter: FilterType| request.filters.contains(&(filter as i32));
-        let entry = Arc::new(Entry {
+        let one = One::new(response.watch_id, &self.ready);
+        let entry = Entry {
             id: response.watch_id,
             keys,
             previous,
@@ -214,26 +190,24 @@ impl Session {
             deletes: !has(FilterType::Nodelete),
             fragment: request.fragment,
             progress_notify: request.progress_notify,
-            state: Mutex::new(State {
-                watching: Some(watching),
-                sent: false,
-                asked: false,
-            }),
-            waker: AtomicWaker::new(),
-        });
+            watching,
+            waker: one.waker(),
+            one,
+            sent: false,
+            asked: false,
+        };
         if entry.progress_notify && self.timer.is_none() {
             self.timer = Some(self.pause());
         }
         self.member.metrics.watchers.add(1);
-        self.by_id.insert(entry.id, entry.clone());
-        self.watches.push(Tagged(entry));
+        self.watches.insert(entry.id, entry);
     }
 
     fn new_id(&mut self, wanted: i64) -> i64 {
         if wanted != 0 {
             return wanted;
         }
-        while self.by_id.contains_key(&self.next_id) {
+        while self.watches.contains_key(&self.next_id) {
             self.next_id += 1;
         }
         self.next_id += 1;
@@ -251,7 +225,7 @@ impl Session {
 
     fn cancel(&mut self, id: i64) {
         // etcd says nothing of one that it doesn't know.
-        if self.remove(id).is_some() {
+        if self.remove(id) {
             self.tell(&WatchResponse {
                 header: Some(self.member.header()),
                 watch_id: id,
@@ -261,17 +235,16 @@ impl Session {
         }
     }
 
-    fn remove(&mut self, id: i64) -> Option<Arc<Entry>> {
-        let entry = self.by_id.remove(&id)?;
-        let watching = entry.state().watching.take();
-        drop(watching);
-        entry.waker.wake();
+    fn remove(&mut self, id: i64) -> bool {
+        if self.watches.remove(&id).is_none() {
+            return false;
+        }
         self.member.metrics.watchers.add(-1);
         if let Some((waiting, _)) = &mut self.progress {
             waiting.remove(&id);
         }
         self.tell_progress();
-        Some(entry)
+        true
     }
 
     fn tell_compacted(&mut self, response: WatchResponse, oldest: Revision) {
@@ -284,19 +257,18 @@ impl Session {
 
     /// Answered when every watch of the stream has told what happened before.
     fn request_progress(&mut self) {
-        if self.by_id.is_empty() {
+        if self.watches.is_empty() {
             return;
         }
         let mut reached = Revision(u64::MAX);
-        for entry in self.by_id.values() {
-            let asked = entry.state().watching.as_ref().and_then(Watching::request_progress);
-            match asked {
+        for entry in self.watches.values() {
+            match entry.watching.request_progress() {
                 Some(revision) => reached = reached.min(revision),
                 // One that begins later than now: etcd gives no answer then.
                 None => return,
             }
         }
-        self.progress = Some((self.by_id.keys().copied().collect(), reached));
+        self.progress = Some((self.watches.keys().copied().collect(), reached));
     }
 
     fn tell_progress(&mut self) {
@@ -310,24 +282,34 @@ impl Session {
     }
 
     fn notify(&mut self) {
-        for entry in self.by_id.values().filter(|entry| entry.progress_notify) {
-            let mut state = entry.state();
-            if !std::mem::take(&mut state.sent) {
-                state.asked = state.watching.as_ref().and_then(Watching::request_progress).is_some();
+        for entry in self.watches.values_mut().filter(|entry| entry.progress_notify) {
+            if !std::mem::take(&mut entry.sent) {
+                entry.asked = entry.watching.request_progress().is_some();
             }
         }
     }
 
-    fn deliver(&mut self, entry: &Arc<Entry>, item: Result<Delivered, Error>) {
+    /// Lets the watch tell what it has, which is one thing at a time: the others have their turn in between.
+    fn look_at(&mut self, id: i64) {
+        // It may have been cancelled since it was ready.
+        let Some(entry) = self.watches.get_mut(&id) else {
+            return;
+        };
+        entry.one.taken();
+        let polled = Pin::new(&mut entry.watching).poll_next(&mut Context::from_waker(&entry.waker));
+        let Poll::Ready(Some(item)) = polled else {
+            return;
+        };
+        entry.one.again();
         match item {
-            Ok(Delivered::Commit(commit)) => self.tell_commit(entry, &commit),
-            Ok(Delivered::Progress(revision)) => self.reach(entry, revision),
+            Ok(Delivered::Commit(commit)) => self.tell_commit(id, &commit),
+            Ok(Delivered::Progress(revision)) => self.reach(id, revision),
             Err(Error::Compacted { .. } | Error::TooSlow) => {
-                self.remove(entry.id);
+                self.remove(id);
                 let oldest = self.member.view().read().compacted();
                 let response = WatchResponse {
                     header: Some(self.member.header()),
-                    watch_id: entry.id,
+                    watch_id: id,
                     ..WatchResponse::default()
                 };
                 self.tell_compacted(response, oldest);
@@ -341,26 +323,30 @@ impl Session {
         }
     }
 
-    fn reach(&mut self, entry: &Arc<Entry>, revision: Revision) {
-        if std::mem::take(&mut entry.state().asked) {
+    fn reach(&mut self, id: i64, revision: Revision) {
+        let asked = (self.watches.get_mut(&id)).is_some_and(|entry| std::mem::take(&mut entry.asked));
+        if asked {
             self.tell(&WatchResponse {
                 header: Some(self.member.header_at(revision)),
-                watch_id: entry.id,
+                watch_id: id,
                 ..WatchResponse::default()
             });
         }
         if let Some((waiting, reached)) = &mut self.progress
             && revision >= *reached
         {
-            waiting.remove(&entry.id);
+            waiting.remove(&id);
             self.tell_progress();
         }
     }
 
-    fn tell_commit(&mut self, entry: &Entry, commit: &Commit) {
+    fn tell_commit(&mut self, id: i64, commit: &Commit) {
+        let Some(entry) = self.watches.get_mut(&id) else {
+            return;
+        };
         let mut head = WatchResponse {
             header: Some(self.member.header_at(commit.revision)),
-            watch_id: entry.id,
+            watch_id: id,
             ..WatchResponse::default()
         };
         let wanted = |event: &&Event| {
@@ -374,13 +360,15 @@ impl Session {
         if count == 0 {
             return;
         }
-        entry.state().sent = true;
-        self.member.metrics.events.add(count as i64);
+        let most = self.member.options.request_bytes_max + OVERHEAD_BYTES;
+        let is_fragmented = |bytes: usize| entry.fragment && count > 1 && bytes >= most;
+        self.member.metrics.events.add(count as u64);
         let previous = entry.previous(commit.revision);
         if count == commit.events.len() {
             let events = commit.made(previous, || encode(commit.events.iter(), previous));
             let bytes = head.encoded_len() + events.len();
-            if !self.is_fragmented(entry, count, bytes) {
+            if !is_fragmented(bytes) {
+                entry.sent = true;
                 put_prefix(&mut self.out, bytes);
                 head.encode_raw(&mut self.out);
                 self.out.extend_from_slice(events);
@@ -391,11 +379,12 @@ impl Session {
             .map(|event| wire(event, previous))
             .collect();
         let bytes = head.encoded_len() + events.iter().map(event_bytes).sum::<usize>();
-        if !self.is_fragmented(entry, count, bytes) {
+        let is_fragmented = is_fragmented(bytes);
+        entry.sent = true;
+        if !is_fragmented {
             head.events = events;
             return self.tell(&head);
         }
-        let most = self.member.options.request_bytes_max + OVERHEAD_BYTES;
         let mut events = events.into_iter().peekable();
         while events.peek().is_some() {
             let mut part = head.clone();
@@ -407,10 +396,6 @@ impl Session {
             part.fragment = events.peek().is_some();
             self.tell(&part);
         }
-    }
-
-    fn is_fragmented(&self, entry: &Entry, events: usize, bytes: usize) -> bool {
-        entry.fragment && events > 1 && bytes >= self.member.options.request_bytes_max + OVERHEAD_BYTES
     }
 }
 
@@ -456,6 +441,7 @@ impl Stream for Session {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let session = &mut *self;
+        session.ready.listen(context);
         while !session.requests_ended && session.out.len() < GATHER_BYTES {
             match session.requests.poll_next(context) {
                 Poll::Ready(Some(Ok(message))) => session.hear(message),
@@ -478,10 +464,9 @@ impl Stream for Session {
             session.timer = Some(timer);
         }
         while session.out.len() < GATHER_BYTES && session.end.is_none() {
-            match Pin::new(&mut session.watches).poll_next(context) {
-                Poll::Ready(Some((entry, item))) => session.deliver(&entry, item),
-                // None are left for now; whoever creates one is heard first.
-                Poll::Ready(None) | Poll::Pending => break,
+            match session.ready.next() {
+                Some(id) => session.look_at(id),
+                None => break,
             }
         }
         if !session.out.is_empty() {
@@ -495,8 +480,7 @@ impl Stream for Session {
         }
         if let Some(status) = session.end.take() {
             session.requests_ended = true;
-            session.member.metrics.watchers.add(-(session.by_id.len() as i64));
-            session.by_id.clear();
+            session.member.metrics.watchers.add(-(session.watches.len() as i64));
             session.watches.clear();
             return Poll::Ready(Some(Err(status)));
         }
@@ -509,6 +493,7 @@ impl Stream for Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.member.metrics.watchers.add(-(self.by_id.len() as i64));
+        self.member.metrics.watchers.add(-(self.watches.len() as i64));
+        self.member.metrics.watch_streams.add(-1);
     }
 }

@@ -64,15 +64,21 @@ impl Etcd {
 
     pub fn start_in(dir: tempfile::TempDir) -> Option<Etcd> {
         let path = dir.path().to_owned();
-        Etcd::launch(&path, Some(dir))
+        Etcd::launch(&path, Some(dir), &[])
+    }
+
+    pub fn start_with(flags: &[&str]) -> Option<Etcd> {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().to_owned();
+        Etcd::launch(&path, Some(dir), flags)
     }
 
     /// On a data directory that somebody else keeps.
     pub fn start_on(dir: &std::path::Path) -> Option<Etcd> {
-        Etcd::launch(dir, None)
+        Etcd::launch(dir, None, &[])
     }
 
-    fn launch(path: &std::path::Path, dir: Option<tempfile::TempDir>) -> Option<Etcd> {
+    fn launch(path: &std::path::Path, dir: Option<tempfile::TempDir>, flags: &[&str]) -> Option<Etcd> {
         let program = program()?;
         let url = || {
             let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -85,16 +91,26 @@ impl Etcd {
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &format!("default={peer}")])
+            .args(flags)
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
             .expect("etcd starts");
         let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
-        let ready = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .any(|line| line.contains("ready to serve"));
-        assert!(ready, "etcd ended before it was ready");
+        let mut told = Vec::new();
+        let ready = lines.by_ref().map_while(Result::ok).any(|line| {
+            let ready = line.contains("ready to serve");
+            told.push(line);
+            ready
+        });
+        if !ready {
+            let _ = child.wait();
+            // A free port is nobody's until it is listened on.
+            if told.iter().any(|line| line.contains("address already in use")) {
+                return Etcd::launch(path, dir, flags);
+            }
+            panic!("etcd ended before it was ready: {told:#?}");
+        }
         // It must not stop at a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
         Some(Etcd {

@@ -11,6 +11,8 @@ use tonic_prost::ProstCodec;
 #[derive(Clone)]
 pub struct Client {
     grpc: Grpc<Channel>,
+    /// Of a user.
+    pub token: Option<String>,
 }
 
 /// No answer of a test is larger.
@@ -25,6 +27,7 @@ impl Client {
         let grpc = Grpc::new(channel.expect("it answers"));
         Client {
             grpc: grpc.max_decoding_message_size(ANSWER_BYTES_MAX),
+            token: None,
         }
     }
 
@@ -36,7 +39,12 @@ impl Client {
         self.grpc.ready().await.expect("the connection lasts");
         let path = PathAndQuery::from_static(method);
         let codec = ProstCodec::<Q, A>::default();
-        Ok(self.grpc.unary(Request::new(request), path, codec).await?.into_inner())
+        let mut request = Request::new(request);
+        if let Some(token) = &self.token {
+            let token = token.parse().expect("a token may be a header");
+            request.metadata_mut().insert("token", token);
+        }
+        Ok(self.grpc.unary(request, path, codec).await?.into_inner())
     }
 
     /// The first request goes along: etcd answers nothing, not even headers, before it has heard one.
@@ -71,6 +79,26 @@ impl Client {
             .server_streaming(Request::new(request), path, codec)
             .await?
             .into_inner();
+        let mut all = Vec::new();
+        while let Some(message) = stream.message().await? {
+            all.push(message);
+        }
+        Ok(all)
+    }
+}
+
+impl Client {
+    /// One answer for each request, on one stream.
+    pub async fn all<Q, A>(&mut self, method: &'static str, requests: Vec<Q>) -> Result<Vec<A>, Status>
+    where
+        Q: Message + Send + Sync + 'static,
+        A: Message + Default + Send + Sync + 'static,
+    {
+        self.grpc.ready().await.expect("the connection lasts");
+        let path = PathAndQuery::from_static(method);
+        let codec = ProstCodec::<Q, A>::default();
+        let requests = Request::new(tokio_stream::iter(requests));
+        let mut stream = self.grpc.streaming(requests, path, codec).await?.into_inner();
         let mut all = Vec::new();
         while let Some(message) = stream.message().await? {
             all.push(message);

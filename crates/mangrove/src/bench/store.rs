@@ -119,7 +119,8 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
     let world = World::real();
     let syncs = syncs_a_second(&options.disk)?;
     let method = format!(
-        "{} s each, in turn; {} syncs {syncs:.0} times a second (512 bytes), which bounds puts of one client",
+        "{} s each, in turn; {} syncs {syncs:.0} times a second (512 bytes), so that N clients put at most N times as often; \
+         ratios are ours to the other's, by answers a second, p99 and processor time an answer",
         options.seconds,
         options.disk.display()
     );
@@ -132,26 +133,22 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
             let measured = load::run(endpoint, case, &world).await;
             both.push(measured.with_context(|| format!("{} at {endpoint}", case.workload.name()))?);
         }
-        let compared = both
-            .get(1)
-            .map(|other| both[0].per_second() / other.per_second().max(1e-9));
+        let compared = both.get(1).map(|other| Ratios::of(&both[0], other));
         for (at, (endpoint, measured)) in std::iter::once(&options.endpoints)
             .chain(&options.against)
             .zip(&both)
             .enumerate()
         {
-            let times = compared
-                .filter(|_| at == 0)
-                .map_or(String::new(), |times| format!("{times:.2}x"));
-            report.row(row(case, endpoint, measured, times));
-            figures.push(figure(case, endpoint, measured));
+            let ratios = compared.filter(|_| at == 0);
+            report.row(row(case, endpoint, measured, ratios));
+            figures.push(figure(case, endpoint, measured, ratios, syncs));
         }
     }
     report.figure("measured", figures);
     Ok(report)
 }
 
-const COLUMNS: [&str; 11] = [
+const COLUMNS: [&str; 13] = [
     "workload",
     "clients",
     "bytes",
@@ -159,15 +156,41 @@ const COLUMNS: [&str; 11] = [
     "per second",
     "p50 ms",
     "p99 ms",
-    "cpu s/1000",
+    "cpu us each",
     "rss MiB",
     "failed",
-    "against",
+    "per second",
+    "p99",
+    "cpu",
 ];
 
-fn row(case: Case, endpoint: &str, measured: &Measured, times: String) -> Vec<String> {
+/// Of one server to the other.
+#[derive(Clone, Copy)]
+struct Ratios {
+    per_second: f64,
+    p99: f64,
+    cpu: f64,
+}
+
+impl Ratios {
+    fn of(ours: &Measured, other: &Measured) -> Ratios {
+        let ratio = |one: f64, other: f64| one / other.max(1e-9);
+        Ratios {
+            per_second: ratio(ours.per_second(), other.per_second()),
+            p99: ratio(ours.p99.as_secs_f64(), other.p99.as_secs_f64()),
+            cpu: ratio(cpu_us(ours), cpu_us(other)),
+        }
+    }
+}
+
+/// Processor time of the server, an answer.
+fn cpu_us(measured: &Measured) -> f64 {
+    measured.cpu_seconds * 1e6 / (measured.done as f64).max(1.0)
+}
+
+fn row(case: Case, endpoint: &str, measured: &Measured, ratios: Option<Ratios>) -> Vec<String> {
     let ms = |duration: Duration| format!("{:.2}", duration.as_secs_f64() * 1e3);
-    let cpu = measured.cpu_seconds * 1e3 / (measured.done as f64).max(1.0);
+    let times = |of: fn(Ratios) -> f64| ratios.map_or(String::new(), |ratios| format!("{:.2}x", of(ratios)));
     vec![
         case.workload.name().to_owned(),
         case.clients.to_string(),
@@ -176,25 +199,35 @@ fn row(case: Case, endpoint: &str, measured: &Measured, times: String) -> Vec<St
         format!("{:.0}", measured.per_second()),
         ms(measured.p50),
         ms(measured.p99),
-        format!("{cpu:.3}"),
+        format!("{:.2}", cpu_us(measured)),
         format!("{:.0}", measured.resident_bytes as f64 / f64::from(1 << 20)),
         measured.failed.to_string(),
-        times,
+        times(|ratios| ratios.per_second),
+        times(|ratios| ratios.p99),
+        times(|ratios| ratios.cpu),
     ]
 }
 
-fn figure(case: Case, endpoint: &str, measured: &Measured) -> serde_json::Value {
+fn figure(case: Case, endpoint: &str, measured: &Measured, ratios: Option<Ratios>, syncs: f64) -> serde_json::Value {
+    let writes = matches!(case.workload, Workload::Put | Workload::TxnPut);
     json!({
         "workload": case.workload.name(),
         "clients": case.clients,
         "value_bytes": case.value_bytes,
         "endpoint": endpoint,
         "per_second": measured.per_second(),
+        "per_second_at_most": writes.then_some(syncs * case.clients as f64),
         "p50_ms": measured.p50.as_secs_f64() * 1e3,
         "p99_ms": measured.p99.as_secs_f64() * 1e3,
         "cpu_seconds": measured.cpu_seconds,
+        "cpu_us_each": cpu_us(measured),
         "done": measured.done,
         "failed": measured.failed,
         "resident_bytes": measured.resident_bytes,
+        "ratios": ratios.map(|ratios| json!({
+            "per_second": ratios.per_second,
+            "p99": ratios.p99,
+            "cpu": ratios.cpu,
+        })),
     })
 }

@@ -49,6 +49,7 @@ impl Opened {
             txn_ops_max: flags.max_txn_ops,
             quota_bytes: flags.quota_bytes(),
             progress_interval: flags.watch_progress_notify_interval,
+            auth_token: flags.auth_token.clone(),
             ..MemberOptions::default()
         };
         let keyspace = self.store.local(name).await?;
