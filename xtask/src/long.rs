@@ -13,7 +13,7 @@ struct Suite {
     filter: &'static str,
 }
 
-const SUITES: [Suite; 6] = [
+const SUITES: [Suite; 8] = [
     Suite {
         name: "servers, agents, supervisors and containers killed at 200 moments under load",
         minutes: 35,
