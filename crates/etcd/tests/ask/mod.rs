@@ -59,7 +59,8 @@ impl Asker {
             19..=22 => Asked::Delete(self.delete()),
             23..=30 => Asked::Txn(self.txn(0)),
             31 => Asked::Compact(CompactionRequest {
-                revision: self.near(),
+                // An etcd takes its first compaction at 0 for one.
+                revision: self.near().max(i64::from(self.compacted == 0)),
                 physical: self.random.chance(50),
             }),
             32 | 33 => Asked::Grant(LeaseGrantRequest {
@@ -235,7 +236,11 @@ impl Asker {
                 key,
                 range_end: end,
                 start_revision: if self.random.chance(80) {
-                    self.near().clamp(0, self.revision + 1)
+                    match self.near().clamp(0, self.revision + 1) {
+                        // Before 3.6 a deletion of that revision is gone with what was before it.
+                        last if self.theirs == Generation::Before36 && last == self.compacted => last + 1,
+                        start => start,
+                    }
                 } else {
                     0
                 },
