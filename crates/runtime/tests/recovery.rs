@@ -210,6 +210,57 @@ async fn when_a_supervisor_dies_its_containers_are_ended_and_told_of() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_supervisor_that_dies_while_its_sandbox_is_made_leaves_none_that_is_ready() {
+    if let Some(why) = missing() {
+        return eprintln!("{why}");
+    }
+    const ROUNDS: u64 = 40;
+    let machine = Machine::ready().await;
+    let mut cri = machine.cri().await;
+    let folder = machine.options.root.join("sandboxes");
+    for round in 0..ROUNDS {
+        let request = v1::RunPodSandboxRequest {
+            config: Some(machine::sandbox_config(
+                &format!("web-{round}"),
+                &machine.options.root.join("logs"),
+            )),
+            runtime_handler: String::new(),
+        };
+        let making = tokio::spawn({
+            let mut cri = cri.clone();
+            async move { cri.runtime.run_pod_sandbox(request).await }
+        });
+        let victim = loop {
+            let mut records = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+            let record = records.find_map(|entry| std::fs::read(entry.path().join("supervisor.json")).ok());
+            let record = record.and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
+            match record.and_then(|record| record["process"]["pid"].as_i64()) {
+                Some(pid) => break nix::unistd::Pid::from_raw(pid as i32),
+                None if making.is_finished() => panic!("no supervisor was seen: {:?}", making.await),
+                None => tokio::time::sleep(Duration::from_micros(50)).await,
+            }
+        };
+        tokio::time::sleep(Duration::from_micros(round * 100)).await;
+
+        nix::sys::signal::kill(victim, nix::sys::signal::Signal::SIGKILL).unwrap();
+
+        // Before it was made it is not made; after that it is, and ends.
+        let Ok(made) = making.await.unwrap() else { continue };
+        let sandbox = made.into_inner().pod_sandbox_id;
+        let ended = async {
+            while cri.sandbox_status(&sandbox).await.state == v1::PodSandboxState::SandboxReady as i32 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), ended)
+            .await
+            .unwrap_or_else(|_| panic!("round {round}: its supervisor has gone, and it is said to be ready"));
+        cri.remove_sandbox(&sandbox).await;
+    }
+    machine.take_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_container_killed_while_commands_are_brought_into_it_leaves_no_control_group() {
     if let Some(why) = missing() {
         return eprintln!("{why}");

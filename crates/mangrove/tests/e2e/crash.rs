@@ -15,6 +15,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use testkit::{kubectl::Kubectl, platform::Platform, said::PATIENCE};
 
 use self::{
@@ -196,14 +197,11 @@ impl House {
         for (tenant, size) in self.tenants.iter().zip(sizes) {
             let pods = tenant.kubectl.json(&["get", "pods"]);
             let pods = pods["items"].as_array().expect("a list");
-            let ready = pods.iter().filter(|pod| {
-                let conditions = pod["status"]["conditions"].as_array();
-                conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"))
-            });
             let wanted = size + 1 + POLICIES.len();
-            if ready.count() != wanted || pods.len() != wanted {
-                faults.push(format!("{} Pods, and not {wanted}, all of them ready", pods.len()));
+            if pods.len() != wanted {
+                faults.push(format!("{} Pods, and not {wanted}", pods.len()));
             }
+            faults.extend(pods.iter().filter_map(unready));
             of_tenants.extend(
                 pods.iter()
                     .filter_map(|pod| Some(pod["metadata"]["name"].as_str()?.to_owned())),
@@ -282,6 +280,18 @@ impl Machines {
             self.second.start_agent(&self.platform);
         }
     }
+}
+
+/// What a Pod that is not ready says of itself.
+fn unready(pod: &Value) -> Option<String> {
+    let status = &pod["status"];
+    let conditions = status["conditions"].as_array();
+    let ready = conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"));
+    (!ready).then(|| {
+        let metadata = &pod["metadata"];
+        let (name, deleted) = (&metadata["name"], &metadata["deletionTimestamp"]);
+        format!("{name} (deleted: {deleted}) is not ready: {status}")
+    })
 }
 
 /// Both tenants' load while `end` does its work.

@@ -103,6 +103,11 @@ impl Link {
         })
     }
 
+    /// True before [`News::Gone`] is heard.
+    pub fn has_ended(&self) -> bool {
+        self.shared.waiting().is_none()
+    }
+
     pub async fn call(&self, call: Call) -> Result<Answer> {
         self.call_with(call, &[]).await.map(|(answer, _)| answer)
     }

@@ -93,6 +93,10 @@ impl Inner {
                 self.state().sandboxes.insert(id.clone(), sandbox.clone());
                 self.tell(v1::ContainerEventType::ContainerCreatedEvent, &id, &sandbox);
                 self.tell(v1::ContainerEventType::ContainerStartedEvent, &id, &sandbox);
+                // If its supervisor has ended before it was known, nobody heard of that.
+                if sandbox.link().is_some_and(|link| link.has_ended()) {
+                    tokio::spawn(self.clone().supervisor_gone(sandbox));
+                }
                 Ok(id)
             }
             Err(e) => {
