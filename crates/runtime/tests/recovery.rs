@@ -261,6 +261,130 @@ async fn a_supervisor_that_dies_while_its_sandbox_is_made_leaves_none_that_is_re
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_supervisor_that_dies_while_its_container_is_started_lets_nobody_wait() {
+    if let Some(why) = missing() {
+        return eprintln!("{why}");
+    }
+    const ROUNDS: u64 = 40;
+    let machine = Machine::ready().await;
+    let mut cri = machine.cri().await;
+    for round in 0..ROUNDS {
+        let sandbox = cri.sandbox(&format!("web-{round}")).await;
+        let record = machine
+            .options
+            .root
+            .join("sandboxes")
+            .join(&sandbox)
+            .join("supervisor.json");
+        let record: serde_json::Value = serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
+        let supervisor = nix::unistd::Pid::from_raw(record["process"]["pid"].as_i64().unwrap() as i32);
+        let container = cri.create(&sandbox, container_config("main", &["sleep", "1000"])).await;
+        let request = v1::StartContainerRequest {
+            container_id: container.clone(),
+        };
+        let starting = tokio::spawn({
+            let mut cri = cri.clone();
+            async move { cri.runtime.start_container(request).await }
+        });
+        tokio::time::sleep(Duration::from_micros(round * 1000)).await;
+
+        nix::sys::signal::kill(supervisor, nix::sys::signal::Signal::SIGKILL).unwrap();
+
+        let ended = async {
+            let _ = starting.await.unwrap();
+            while cri.sandbox_status(&sandbox).await.state == v1::PodSandboxState::SandboxReady as i32 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), ended)
+            .await
+            .unwrap_or_else(|_| panic!("round {round}: nobody was told that the supervisor has gone"));
+        cri.remove_sandbox(&sandbox).await;
+    }
+    machine.take_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_helper_that_dies_is_told_of_and_leaves_nothing() {
+    if let Some(why) = missing() {
+        return eprintln!("{why}");
+    }
+    const ROUNDS: u32 = 40;
+    let machine = Machine::ready().await;
+    let mut cri = machine.cri().await;
+    let sandbox = cri.sandbox("web").await;
+    let record = machine
+        .options
+        .root
+        .join("sandboxes")
+        .join(&sandbox)
+        .join("supervisor.json");
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
+    let supervisor = record["process"]["pid"].as_i64().unwrap();
+    let children = || {
+        let text = std::fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).unwrap();
+        let pids = text.split_whitespace().map(|pid| pid.parse().unwrap());
+        pids.collect::<Vec<i32>>()
+    };
+    let mut died = 0;
+    for round in 0..ROUNDS {
+        let before = children();
+        let config = v1::ContainerConfig {
+            metadata: Some(v1::ContainerMetadata {
+                name: "main".into(),
+                attempt: round,
+            }),
+            ..container_config("main", &["sleep", "1000"])
+        };
+        let container = cri.create(&sandbox, config).await;
+        let request = v1::StartContainerRequest {
+            container_id: container.clone(),
+        };
+        let starting = tokio::spawn({
+            let mut cri = cri.clone();
+            async move { cri.runtime.start_container(request).await }
+        });
+        let helper = loop {
+            match children().into_iter().find(|pid| !before.contains(pid)) {
+                Some(pid) => break nix::unistd::Pid::from_raw(pid),
+                None => tokio::time::sleep(Duration::from_micros(50)).await,
+            }
+        };
+        tokio::time::sleep(Duration::from_micros(u64::from(round) * 500)).await;
+
+        // It may have done its work.
+        let _ = nix::sys::signal::kill(helper, nix::sys::signal::Signal::SIGKILL);
+
+        let started = tokio::time::timeout(Duration::from_secs(20), starting)
+            .await
+            .unwrap_or_else(|_| panic!("round {round}: nobody was told that the helper died"))
+            .unwrap();
+        if let Err(refusal) = started {
+            assert!(refusal.message().contains("helper process died"), "{refusal}");
+            died += 1;
+        }
+        let request = v1::RemoveContainerRequest {
+            container_id: container,
+        };
+        cri.runtime.remove_container(request).await.unwrap();
+    }
+    assert!(died > 0);
+    // The pid namespace's holder, if there is one, was there before.
+    let left = async {
+        while children().len() > 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), left)
+        .await
+        .unwrap_or_else(|_| panic!("left: {:?}", children()));
+    cri.run(&sandbox, container_config("after", &["sleep", "1000"])).await;
+    cri.stop_sandbox(&sandbox).await;
+    cri.remove_sandbox(&sandbox).await;
+    machine.take_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_container_killed_while_commands_are_brought_into_it_leaves_no_control_group() {
     if let Some(why) = missing() {
         return eprintln!("{why}");

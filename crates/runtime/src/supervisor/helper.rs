@@ -13,7 +13,7 @@ mod root;
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -58,7 +58,7 @@ pub struct Stdio {
 }
 
 pub fn start_container(sandbox: &SandboxPlan, plan: &ContainerPlan, stdio: Option<Stdio>) -> io::Result<Helper> {
-    in_child(|| create_and_start(sandbox, plan, stdio))
+    in_child(&descriptors(&stdio), || create_and_start(sandbox, plan, stdio))
 }
 
 pub fn exec(
@@ -68,10 +68,19 @@ pub fn exec(
     args: &[String],
     stdio: Option<Stdio>,
 ) -> io::Result<Helper> {
-    in_child(|| run_exec(sandbox, container, exec, args, stdio))
+    in_child(&descriptors(&stdio), || run_exec(sandbox, container, exec, args, stdio))
 }
 
-fn in_child(work: impl FnOnce() -> Result<(Made, Option<OwnedFd>), String>) -> io::Result<Helper> {
+fn descriptors(stdio: &Option<Stdio>) -> Vec<RawFd> {
+    let stdio = stdio.iter();
+    stdio
+        .flat_map(|stdio| [&stdio.stdin, &stdio.stdout, &stdio.stderr])
+        .map(AsRawFd::as_raw_fd)
+        .collect()
+}
+
+/// The child has the descriptors `needed`, and no other of the supervisor's.
+fn in_child(needed: &[RawFd], work: impl FnOnce() -> Result<(Made, Option<OwnedFd>), String>) -> io::Result<Helper> {
     let (ours, theirs) = packet::pair()?;
     // SAFETY: the supervisor has a single thread, so the child may do anything that its parent may.
     match unsafe { fork()? } {
@@ -80,7 +89,7 @@ fn in_child(work: impl FnOnce() -> Result<(Made, Option<OwnedFd>), String>) -> i
             result: ours,
         }),
         ForkResult::Child => {
-            drop(ours);
+            close_all_but(needed.iter().copied().chain([theirs.as_raw_fd()]).collect());
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
                 .unwrap_or_else(|_| Err("the helper process panicked; see the supervisor's log".into()));
             let (result, terminal) = match result {
@@ -93,6 +102,20 @@ fn in_child(work: impl FnOnce() -> Result<(Made, Option<OwnedFd>), String>) -> i
             // SAFETY: ends the child without running what belongs to the parent (destructors, exit handlers).
             unsafe { libc::_exit(0) }
         }
+    }
+}
+
+/// As long as a copy of a supervisor's connection is open, nobody hears that the supervisor has gone; and what is made here may
+/// wait for long before its program starts, which is when descriptors are closed by themselves.
+fn close_all_but(mut kept: Vec<RawFd>) {
+    kept.sort_unstable();
+    let mut from = libc::STDERR_FILENO + 1;
+    for fd in kept.into_iter().chain([RawFd::MAX]) {
+        if from < fd {
+            // SAFETY: the owners of these descriptors are the parent's; this process ends without dropping them.
+            unsafe { libc::close_range(from as libc::c_uint, (fd - 1) as libc::c_uint, 0) };
+        }
+        from = from.max(fd.saturating_add(1));
     }
 }
 

@@ -28,7 +28,7 @@ pub enum Victim {
     Supervisor,
     /// Its first process.
     Container,
-    /// The supervisor that was started last, of whatever Pod comes or goes.
+    /// The supervisor that was started last, of whatever Pod comes or goes, or the helper that is making a container for it.
     Youngest,
 }
 

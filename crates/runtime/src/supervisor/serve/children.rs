@@ -2,27 +2,30 @@
 
 use super::*;
 
+const DIED: &str = "the helper process died; see the supervisor's log";
+
 impl Supervisor {
     /// The helper with this pid may have said what it made.
     pub(super) fn helper_result(&mut self, pid: Pid) {
-        let Some(making) = self.making.iter_mut().find(|m| m.helper.pid == pid && !m.finished) else {
+        let Some(making) = self.making.iter().find(|m| m.helper.pid == pid && !m.finished) else {
             return;
         };
         let (bytes, fds) = match packet::receive(making.helper.result.as_raw_fd()) {
             Ok(Some(received)) => received,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-            Ok(None) | Err(_) => {
-                let text = Err("the helper process died; see the supervisor's log".to_owned());
-                (
-                    serde_json::to_vec::<Result<Made, String>>(&text).unwrap_or_default(),
-                    Vec::new(),
-                )
-            }
+            Ok(None) | Err(_) => return self.conclude(pid, Err(DIED.to_owned()), Vec::new()),
+        };
+        let result = serde_json::from_slice(&bytes).unwrap_or_else(|e| Err(format!("the helper's answer: {e}")));
+        self.conclude(pid, result, fds);
+    }
+
+    /// Tells whoever waits for this helper.
+    fn conclude(&mut self, helper: Pid, result: Result<Made, String>, fds: Vec<OwnedFd>) {
+        let Some(making) = self.making.iter_mut().find(|m| m.helper.pid == helper && !m.finished) else {
+            return;
         };
         making.finished = true;
         let (client, request, what) = (making.client, making.request, making.what.clone());
-        let result: Result<Made, String> =
-            serde_json::from_slice(&bytes).unwrap_or_else(|e| Err(format!("the helper's answer: {e}")));
         let outcome = match (what, result) {
             (What::Container(id), Ok(made)) => self.started(&id, made, fds),
             (What::Container(id), Err(text)) => {
@@ -116,6 +119,11 @@ impl Supervisor {
             // What a helper made can only end as our child after the helper has: then its answer lies there.
             self.all_helper_results();
             if let Some(at) = self.making.iter().position(|m| m.helper.pid == pid) {
+                // What it had begun to make may hold its end of the connection open.
+                if !self.making[at].finished {
+                    self.end_half_made();
+                    self.conclude(pid, Err(DIED.to_owned()), Vec::new());
+                }
                 let made = self.making.remove(at);
                 self.leave(made.what);
             } else if let Some(exec) = self.execs.remove(&pid.as_raw()) {
@@ -130,6 +138,28 @@ impl Supervisor {
             } else if self.pid_holder == Some(pid) {
                 eprintln!("the holder of the pid namespace ended with {code}");
                 self.pid_holder = None;
+            }
+        }
+    }
+
+    /// Ends what a helper that died left on its way to a container: it still is this program, has become our child, and waits for
+    /// the helper.
+    fn end_half_made(&self) {
+        let known = |pid: Pid| {
+            self.pid_holder == Some(pid)
+                || self.execs.contains_key(&pid.as_raw())
+                || self.making.iter().any(|making| making.helper.pid == pid)
+                || self.containers.values().any(|container| container.pid() == Some(pid))
+        };
+        let Ok(own) = fs::read_link("/proc/self/exe") else {
+            return;
+        };
+        let thread = nix::unistd::gettid();
+        let children = fs::read_to_string(format!("/proc/self/task/{thread}/children")).unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+        for child in children.map(Pid::from_raw).filter(|pid| !known(*pid)) {
+            if fs::read_link(format!("/proc/{child}/exe")).is_ok_and(|exe| exe == own) {
+                let _ = kill(child, Signal::SIGKILL);
             }
         }
     }
