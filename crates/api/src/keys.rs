@@ -19,6 +19,9 @@ pub enum Layout {
 /// The uid of the definition that makes a resource; built-in resources have none.
 pub type Definition<'a> = Option<&'a str>;
 
+/// Stands for every definition: the objects of all of them are one range.
+pub const EVERY_DEFINITION: &str = "*";
+
 /// A key read back.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Parsed<'a> {
@@ -34,6 +37,7 @@ impl Layout {
         match (self, definition) {
             (Layout::Shared, None) if resource.group.is_empty() => format!("/r/core/{}/", resource.plural),
             (Layout::Shared, None) => format!("/r/{}/{}/", resource.group, resource.plural),
+            (Layout::Shared, Some(EVERY_DEFINITION)) => "/c/".to_owned(),
             (Layout::Shared, Some(uid)) => format!("/c/{uid}/"),
             (Layout::Registry, _) => match (&*resource.group, &*resource.plural) {
                 ("", "nodes") => "/registry/minions/".to_owned(),
@@ -95,12 +99,20 @@ impl Layout {
         let key = std::str::from_utf8(key).ok()?;
         let mut rest = key.strip_prefix(self.resource_prefix(resource, definition).as_str())?;
         let mut plane = None;
+        if definition == Some(EVERY_DEFINITION) {
+            rest = rest.split_once('/')?.1;
+        }
         if self == Layout::Shared {
             let (id, after) = rest.split_once('/')?;
             plane = Some(id.parse().ok()?);
             rest = after;
         }
         let (namespace, name) = match resource.scope {
+            // Its scope is not known.
+            _ if definition == Some(EVERY_DEFINITION) => match rest.split_once('/') {
+                Some((namespace, name)) => (Some(namespace), name),
+                None => (None, rest),
+            },
             Scope::Cluster => (None, rest),
             Scope::Namespaced => {
                 let (namespace, name) = rest.split_once('/')?;
@@ -129,6 +141,21 @@ mod tests {
                 assert_eq!(parsed.name, "one");
                 assert_eq!(parsed.plane, (layout == Layout::Shared).then_some(plane));
             }
+        }
+    }
+
+    #[test]
+    fn objects_of_all_definitions_are_one_range() {
+        let plane: PlaneId = "abcdefghijklmnop".parse().unwrap();
+        let all = Layout::Shared.resource_prefix(&resource::CUSTOM_OBJECTS, Some(EVERY_DEFINITION));
+        for (namespaced, namespace) in [(resource::PODS, Some("web")), (resource::NODES, None)] {
+            let key = Layout::Shared.key(plane, &namespaced, Some("some-uid"), namespace, "one");
+
+            let parsed = Layout::Shared.parse(&resource::CUSTOM_OBJECTS, Some(EVERY_DEFINITION), key.as_bytes());
+
+            let (plane, name) = (Some(plane), "one");
+            assert!(key.starts_with(&all));
+            assert_eq!(parsed, Some(Parsed { plane, namespace, name }));
         }
     }
 

@@ -108,5 +108,6 @@ resources! {
     INGRESSES = "networking.k8s.io" / "v1" "ingresses" "Ingress" Namespaced;
     RUNTIME_CLASSES = "node.k8s.io" / "v1" "runtimeclasses" "RuntimeClass" Cluster;
     CUSTOM_RESOURCE_DEFINITIONS = "apiextensions.k8s.io" / "v1" "customresourcedefinitions" "CustomResourceDefinition" Cluster;
+    CUSTOM_OBJECTS = "door.mangrove.io" / "v1" "customobjects" "CustomObject" Namespaced;
     VIRTUAL_CLUSTERS = "tenancy.mangrove.io" / "v1alpha1" "virtualclusters" "VirtualCluster" Cluster;
 }

@@ -246,7 +246,11 @@ impl Feed {
 
     fn keyed(&self, item: Item) -> Option<(ObjectKey, Object)> {
         let plane = self.source.plane_key(item.plane)?;
-        Some((plane.object(&item.namespace, &item.name), item.object))
+        let name = match self.options.by_uid {
+            true => item.object.uid(),
+            false => &item.name,
+        };
+        Some((plane.object(&item.namespace, name), item.object))
     }
 }
 

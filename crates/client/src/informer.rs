@@ -9,7 +9,7 @@ use api::{Object, Resource};
 use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
-    Change, IndexFn, Notice, ObjectKey, PlaneKey, SourceId, Sources, Subscription, cache::Cache, feed::Feed,
+    Change, IndexFn, Notice, ObjectKey, PlaneKey, Source, SourceId, Sources, Subscription, cache::Cache, feed::Feed,
     subscription::Subscribers,
 };
 
@@ -21,6 +21,10 @@ pub struct InformerOptions {
     pub field_selector: Option<String>,
     /// Keep `apiVersion`, `kind` and `metadata` only.
     pub metadata_only: bool,
+    /// Objects are kept by their uid in place of their name: they are of several kinds, and two may have one name.
+    pub by_uid: bool,
+    /// Only of sources with an all-planes door; the others have none of these objects.
+    pub behind_the_door: bool,
     pub indexes: Vec<(&'static str, IndexFn)>,
 }
 
@@ -266,10 +270,11 @@ async fn supervise(sources: Sources, shared: Arc<Shared>, options: InformerOptio
             if feeds.contains_key(&id) {
                 continue;
             }
+            let has_none = options.behind_the_door && matches!(entry.source, Source::Plane { .. });
             shared.states.send_if_modified(|states| {
                 let fresh = !states.contains_key(&id);
-                states.entry(id.clone()).or_default();
-                fresh
+                states.entry(id.clone()).or_default().synced |= has_none;
+                fresh || has_none
             });
             let feed = Feed {
                 source: entry.source,
@@ -277,7 +282,10 @@ async fn supervise(sources: Sources, shared: Arc<Shared>, options: InformerOptio
                 shared: shared.clone(),
                 world: sources.world().clone(),
             };
-            let task = tokio::spawn(feed.run());
+            let task = match has_none {
+                true => tokio::spawn(std::future::pending()),
+                false => tokio::spawn(feed.run()),
+            };
             feeds.insert(
                 id,
                 Running {

@@ -52,6 +52,9 @@ pub(crate) enum Keep {
     Metadata,
 }
 
+/// What a server sends that was asked for metadata alone.
+const PARTIAL: &str = "PartialObjectMetadata";
+
 impl Item {
     /// `bytes` is one object's JSON. Upstream leaves `kind` and `apiVersion` out of list items: they are put back.
     pub(crate) fn read(
@@ -66,10 +69,13 @@ impl Item {
         let object = match keep {
             Keep::Metadata => {
                 let only: OnlyMeta = serde_json::from_slice(&bytes)?;
+                let says = typed && peek.kind.as_deref() != Some(PARTIAL);
+                let (api_version, kind) = match (&peek.api_version, &peek.kind) {
+                    (Some(api_version), Some(kind)) if says => (api_version.to_string(), kind.as_ref()),
+                    _ => (resource.api_version(), &*resource.kind),
+                };
                 Object::from_stored(Bytes::from(format!(
-                    "{{\"apiVersion\":\"{}\",\"kind\":\"{}\",\"metadata\":{}}}",
-                    resource.api_version(),
-                    resource.kind,
+                    "{{\"apiVersion\":\"{api_version}\",\"kind\":\"{kind}\",\"metadata\":{}}}",
                     only.metadata.get(),
                 )))
             }

@@ -1,15 +1,16 @@
 //! A plane's custom resources, resolved from its definitions.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use api::{
     Object, Resource, Status,
+    keys::EVERY_DEFINITION,
     resource::{self, Scope},
     structural::Schema,
     table::{ResourceInfo, Subresource},
 };
 use keyspace::{KeyRange, Options, Range, Revision};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Plane, refuse};
 
@@ -101,6 +102,28 @@ impl CustomResources {
         }
         Ok(custom)
     }
+}
+
+/// All custom objects of all planes, as the all-planes door shows them: as they are stored, whatever defines them.
+pub fn every() -> Arc<CustomResource> {
+    static EVERY: LazyLock<Arc<CustomResource>> = LazyLock::new(|| {
+        let Resource {
+            group,
+            version,
+            plural,
+            kind,
+            ..
+        } = &resource::CUSTOM_OBJECTS;
+        let definition = Object::from_tree(json!({
+            "metadata": {"uid": EVERY_DEFINITION},
+            "spec": {"group": group, "scope": "Namespaced", "preserveUnknownFields": true,
+                "versions": [{"name": version, "served": true, "storage": true}]},
+            "status": {"acceptedNames": {"plural": plural, "kind": kind},
+                "conditions": [{"type": "Established", "status": "True"}]},
+        }));
+        Arc::new(served(definition).remove(0))
+    });
+    EVERY.clone()
 }
 
 /// The served versions of a definition; none until it is established.

@@ -16,7 +16,7 @@ mod storage;
 
 pub use addresses::{Addresses, ServiceRanges};
 pub use changes::{Changes, Class as ChangeClass};
-pub use custom::{CustomResource, CustomResources, ScalePaths};
+pub use custom::{CustomResource, CustomResources, ScalePaths, every};
 pub use record::{Bootstrap, Isolation, PlaneRecord, PlaneSpec};
 pub use set::{Plane, Planes};
 pub(crate) use storage::{read_key, refuse};

@@ -17,15 +17,21 @@ use super::{
 use crate::{
     Body,
     context::{Context, Form, Verb},
+    planes::every,
 };
 
 impl Registry {
     pub(super) async fn handle_all_planes(&self, context: &Context) -> Result<Response<Body>, Status> {
         let info = &context.info;
-        let kind = api::table::find(&info.group, &info.version, &info.resource)
-            .filter(|info| info.is_stored())
-            .map(Kind::BuiltIn)
-            .ok_or_else(refusals::unknown_resource)?;
+        let customs = &api::resource::CUSTOM_OBJECTS;
+        let kind = if info.group == customs.group && info.resource == customs.plural {
+            Kind::Custom(every())
+        } else {
+            api::table::find(&info.group, &info.version, &info.resource)
+                .filter(|info| info.is_stored())
+                .map(Kind::BuiltIn)
+                .ok_or_else(refusals::unknown_resource)?
+        };
         if !info.subresource.is_empty() || info.namespace.is_some() {
             return Err(refusals::method_not_allowed());
         }

@@ -2,8 +2,12 @@
 
 use std::collections::HashMap;
 
-use api::{Resource, resource::Scope, table};
-use client::{Client, Error, Informer, InformerOptions, Sources};
+use api::{
+    Resource,
+    resource::{CUSTOM_OBJECTS, Scope},
+    table,
+};
+use client::{Client, Discovered, Error, Informer, InformerOptions, Sources};
 
 use crate::{informers::Informers, ownership};
 
@@ -22,6 +26,7 @@ const WATCHED: [(&str, &str); 10] = [
 ];
 
 pub struct Kinds {
+    /// The last is of all custom objects of planes that share a keyspace, by their uids.
     pub informers: Vec<Informer>,
     /// By group and kind; versions of one kind are one.
     by_kind: HashMap<(String, String), usize>,
@@ -49,10 +54,19 @@ impl Kinds {
             let resource = informer.resource();
             ((resource.group.to_string(), resource.kind.to_string()), at)
         });
-        Kinds {
-            by_kind: by_kind.collect(),
-            informers,
-        }
+        let by_kind = by_kind.collect();
+        let options = InformerOptions {
+            metadata_only: true,
+            by_uid: true,
+            behind_the_door: true,
+            ..InformerOptions::default()
+        };
+        informers.push(Informer::start(sources, CUSTOM_OBJECTS, ownership::owners(options)));
+        Kinds { by_kind, informers }
+    }
+
+    pub fn customs(&self) -> usize {
+        self.informers.len() - 1
     }
 
     /// The informer of a kind that is watched.
@@ -70,12 +84,14 @@ pub async fn resolve(client: &Client, api_version: &str, kind: &str) -> Result<O
     if let Some(info) = table::find_kind(group, version, kind) {
         return Ok(Some(info.resource.clone()));
     }
+    let there = |served: Vec<Discovered>| {
+        let mut resources = served.into_iter().map(|served| served.resource);
+        resources.find(|resource| resource.group == group && resource.kind == kind)
+    };
     match client.discover_version(group, version).await {
-        Ok(served) => Ok(served
-            .into_iter()
-            .map(|served| served.resource)
-            .find(|resource| resource.kind == kind)),
-        Err(error) if error.is_not_found() => Ok(None),
+        Ok(served) => Ok(there(served)),
+        // What is stored in a version that is not served any more is served in another.
+        Err(error) if error.is_not_found() => client.discover().await.map(there),
         Err(error) => Err(error),
     }
 }

@@ -1,8 +1,8 @@
 //! What nobody owns any more goes; what waits for its dependents goes after them.
 //!
 //! There is no graph of its own: informers are the nodes, and their index by owner is the edges. What the caches say is
-//! gone is verified with its plane before anything is deleted. Owners of kinds that are not watched (custom ones) are
-//! asked for when their dependents are seen, and again from time to time.
+//! gone is verified with its plane before anything is deleted. All custom objects of planes that share a keyspace are watched as one;
+//! owners of kinds that are not watched are asked for when their dependents are seen, and again from time to time.
 
 mod kinds;
 mod verdict;
@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use api::Object;
+use api::{Object, Resource};
 use client::{
     Client, DeleteOptions, Error, Informer, Notice, ObjectKey, Outcome, Patch, PlaneKey, Propagation, Sources, Tasks,
 };
@@ -31,10 +31,10 @@ use verdict::{FOREGROUND, ORPHAN, Owner, State, Verdict};
 
 /// As upstream's `--concurrent-gc-syncs`.
 const WORKERS: usize = 20;
-/// How soon the deletion of a custom owner is noticed.
+/// How soon the deletion of an owner whose kind is not watched is noticed.
 const UNWATCHED_AGAIN: Duration = Duration::from_secs(60);
 /// Owners known to be gone, as many as upstream remembers. A uid never comes back.
-const ABSENT_MAX: usize = 500;
+const GONE_MAX: usize = 500;
 
 /// An object of one of the watched kinds.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -53,13 +53,60 @@ struct Garbage {
     sources: Sources,
     kinds: Kinds,
     queue: Queue<Item>,
-    absent: Mutex<Absent>,
+    /// Whom their planes did not have when they were asked.
+    absent: Gone,
+    /// Custom objects whose deletion was told.
+    seen_deleted: Gone,
 }
 
+/// How an object is reached in its plane.
+struct Target {
+    resource: Resource,
+    namespace: Option<String>,
+    name: String,
+}
+
+impl Target {
+    async fn get(&self, client: &Client) -> Result<Object, Error> {
+        client.get(&self.resource, self.namespace.as_deref(), &self.name).await
+    }
+
+    async fn patch(&self, client: &Client, patch: Patch) -> Result<Object, Error> {
+        let patched = client.patch(&self.resource, self.namespace.as_deref(), &self.name, &patch);
+        patched.await
+    }
+}
+
+/// What becomes of an object's references to some owners.
+#[derive(Clone, Copy)]
+enum References {
+    Taken,
+    Unblocked,
+}
+
+/// Uids of what is gone, the last ones.
 #[derive(Default)]
-struct Absent {
-    known: HashSet<String>,
-    order: VecDeque<String>,
+struct Gone(Mutex<(HashSet<String>, VecDeque<String>)>);
+
+impl Gone {
+    fn add(&self, plane: &PlaneKey, uid: &str) {
+        let one = format!("{plane} {uid}");
+        let mut all = self.0.lock().expect("no one panics while holding it");
+        let (known, order) = &mut *all;
+        if known.insert(one.clone()) {
+            order.push_back(one);
+        }
+        if order.len() > GONE_MAX
+            && let Some(oldest) = order.pop_front()
+        {
+            known.remove(&oldest);
+        }
+    }
+
+    fn has(&self, plane: &PlaneKey, uid: &str) -> bool {
+        let all = self.0.lock().expect("no one panics while holding it");
+        all.0.contains(&format!("{plane} {uid}"))
+    }
 }
 
 pub fn start(sources: &Sources, informers: &Informers, world: &World, tasks: &Tasks) {
@@ -67,7 +114,8 @@ pub fn start(sources: &Sources, informers: &Informers, world: &World, tasks: &Ta
         sources: sources.clone(),
         kinds: Kinds::start(sources, informers),
         queue: fairness::by_plane_of(world, |item: &Item| item.key.plane.clone()),
-        absent: Mutex::default(),
+        absent: Gone::default(),
+        seen_deleted: Gone::default(),
     });
     for kind in 0..shared.kinds.informers.len() {
         let shared = shared.clone();
@@ -92,6 +140,10 @@ impl Garbage {
                         (Some(old), Some(new)) if !verdict::differs(old, new) => continue,
                         // Gone, or made anew under its name: what it owned has lost an owner.
                         (Some(old), new) if new.is_none_or(|new| new.uid() != old.uid()) => {
+                            if kind == self.kinds.customs() {
+                                // Its kind may go with it, and then nobody can be asked.
+                                self.seen_deleted.add(&change.key.plane, old.uid());
+                            }
                             self.dependents(&change.key.plane, old.uid())
                                 .into_iter()
                                 .for_each(|(item, _)| self.queue.add(item));
@@ -126,19 +178,26 @@ impl Garbage {
     /// An owner that waits for its dependents may be done waiting.
     fn look_at_waiting_owners(&self, key: &ObjectKey, object: &Object) {
         for owner in verdict::owners(object) {
-            let Some((kind, informer)) = self.watched(&owner) else {
-                continue;
-            };
-            let Some(owner_key) = owner_key(informer, key, &owner.name) else {
-                continue;
-            };
-            if informer
-                .get(&owner_key)
-                .is_some_and(|there| there.uid() == owner.uid && there.is_deleting())
-            {
-                self.queue.add(Item { kind, key: owner_key });
+            let found = self.cached(key, &owner);
+            if let Some((item, _)) = found.filter(|(_, there)| there.is_deleting()) {
+                self.queue.add(item);
             }
         }
+    }
+
+    /// The owner, if it is of a kind that is watched and there.
+    fn cached(&self, dependent: &ObjectKey, owner: &Owner) -> Option<(Item, Object)> {
+        let found = |kind: usize, key: ObjectKey| {
+            let there = self.kinds.informers[kind].get(&key)?;
+            (there.uid() == owner.uid).then_some((Item { kind, key }, there))
+        };
+        if let Some((kind, informer)) = self.watched(owner) {
+            return found(kind, owner_key(informer, dependent, &owner.name)?);
+        }
+        let customs = self.kinds.customs();
+        [dependent.namespace().unwrap_or(""), ""]
+            .into_iter()
+            .find_map(|namespace| found(customs, dependent.plane.object(namespace, &owner.uid)))
     }
 
     fn watched(&self, owner: &Owner) -> Option<(usize, &Informer)> {
@@ -177,34 +236,24 @@ impl Garbage {
         let mut unwatched = false;
         for owner in verdict::owners(&object) {
             let state = self.state(&client, &item.key, &owner).await?;
-            unwatched |= state == State::Solid && self.watched(&owner).is_none();
+            unwatched |=
+                state == State::Solid && self.watched(&owner).is_none() && self.cached(&item.key, &owner).is_none();
             owners.push((owner, state));
         }
         let dependents = self.dependents(&item.key.plane, object.uid());
         match verdict::judge(&object, &owners, !dependents.is_empty()) {
             Verdict::Keep if unwatched => return Ok(Outcome::After(UNWATCHED_AGAIN)),
             Verdict::Keep => {}
-            Verdict::Strip(gone) => {
-                let references: Vec<Value> = gone.iter().map(|uid| json!({"$patch": "delete", "uid": uid})).collect();
-                let patch = json!({"metadata": {"uid": object.uid(), "ownerReferences": references}});
-                settled(
-                    client
-                        .patch(
-                            informer.resource(),
-                            item.key.namespace(),
-                            &item.key.name,
-                            &Patch::Strategic(patch),
-                        )
-                        .await,
-                )?;
-            }
+            Verdict::Strip(gone) => self.refer(&client, item, &object, &gone, References::Taken).await?,
             Verdict::Delete(propagation) => {
                 // Two that wait for each other would wait for ever: this one stops blocking its owners.
                 let circle = dependents
                     .iter()
                     .any(|(_, dependent)| verdict::waits_for_dependents(dependent));
                 if propagation == Propagation::Foreground && circle {
-                    self.unblock(&client, item, &object, &owners).await?;
+                    let owners: Vec<String> = owners.into_iter().map(|(owner, _)| owner.uid).collect();
+                    self.refer(&client, item, &object, &owners, References::Unblocked)
+                        .await?;
                 }
                 self.delete(&client, item, &object, propagation).await?;
             }
@@ -213,26 +262,14 @@ impl Garbage {
     }
 
     async fn state(&self, client: &Client, dependent: &ObjectKey, owner: &Owner) -> Result<State, Error> {
-        let cached = self.watched(owner).and_then(|(_, informer)| {
-            informer
-                .get(&owner_key(informer, dependent, &owner.name)?)
-                .filter(|there| there.uid() == owner.uid)
-        });
-        if let Some(there) = cached {
+        if let Some((_, there)) = self.cached(dependent, owner) {
             return Ok(if verdict::waits_for_dependents(&there) {
                 State::Waiting
             } else {
                 State::Solid
             });
         }
-        let remembered = format!("{} {}", dependent.plane, owner.uid);
-        if self
-            .absent
-            .lock()
-            .expect("no one panics while holding it")
-            .known
-            .contains(&remembered)
-        {
+        if self.absent.has(&dependent.plane, &owner.uid) {
             return Ok(State::Absent);
         }
         let resource = match self.watched(owner) {
@@ -240,7 +277,11 @@ impl Garbage {
             None => kinds::resolve(client, &owner.api_version, &owner.kind).await?,
         };
         let Some(resource) = resource else {
-            return Ok(State::Unknown);
+            // A definition that is gone has taken its objects with it.
+            return Ok(match self.seen_deleted.has(&dependent.plane, &owner.uid) {
+                true => State::Absent,
+                false => State::Unknown,
+            });
         };
         let Some(namespace) = kinds::namespace_of_owner(&resource, dependent.namespace()) else {
             return Ok(State::Unknown);
@@ -252,16 +293,73 @@ impl Garbage {
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }
-        let mut absent = self.absent.lock().expect("no one panics while holding it");
-        if absent.known.insert(remembered.clone()) {
-            absent.order.push_back(remembered);
-        }
-        if absent.order.len() > ABSENT_MAX
-            && let Some(oldest) = absent.order.pop_front()
-        {
-            absent.known.remove(&oldest);
-        }
+        self.absent.add(&dependent.plane, &owner.uid);
         Ok(State::Absent)
+    }
+
+    /// How the object is reached; `None` if its plane does not serve its kind any more.
+    async fn target(&self, client: &Client, item: &Item, object: &Object) -> Result<Option<Target>, Error> {
+        let namespace = item.key.namespace().map(str::to_owned);
+        let (resource, name) = if item.kind == self.kinds.customs() {
+            let resource = kinds::resolve(client, object.api_version(), object.kind()).await?;
+            (resource, object.name().to_owned())
+        } else {
+            let resource = self.kinds.informers[item.kind].resource();
+            (Some(resource.clone()), item.key.name.to_string())
+        };
+        Ok(resource.map(|resource| Target {
+            resource,
+            namespace,
+            name,
+        }))
+    }
+
+    /// Changes an object's references to these owners.
+    async fn refer(
+        &self,
+        client: &Client,
+        item: &Item,
+        object: &Object,
+        owners: &[String],
+        references: References,
+    ) -> Result<(), Error> {
+        let Some(target) = self.target(client, item, object).await? else {
+            return Ok(());
+        };
+        if item.kind != self.kinds.customs() {
+            let reference = |uid: &String| match references {
+                References::Taken => json!({"$patch": "delete", "uid": uid}),
+                References::Unblocked => json!({"uid": uid, "blockOwnerDeletion": false}),
+            };
+            let changed: Vec<Value> = owners.iter().map(reference).collect();
+            let patch = json!({"metadata": {"uid": object.uid(), "ownerReferences": changed}});
+            return settled(target.patch(client, Patch::Strategic(patch)).await);
+        }
+        // Custom objects know no strategic patch: the whole list, as it is now.
+        let live = match target.get(client).await {
+            Err(error) if error.is_not_found() => return Ok(()),
+            live => live?,
+        };
+        if live.uid() != object.uid() {
+            return Ok(());
+        }
+        let all = live.tree()["metadata"]["ownerReferences"].as_array();
+        let mut all = all.cloned().unwrap_or_default();
+        let meant = |reference: &Value| owners.iter().any(|uid| reference["uid"] == **uid);
+        match references {
+            References::Taken => all.retain(|reference| !meant(reference)),
+            References::Unblocked => {
+                for reference in all.iter_mut().filter(|reference| meant(reference)) {
+                    reference["blockOwnerDeletion"] = false.into();
+                }
+            }
+        }
+        let patch = json!({"metadata": {
+            "uid": live.uid(), "resourceVersion": live.resource_version(), "ownerReferences": all}});
+        match target.patch(client, Patch::Merge(patch)).await {
+            Err(error) if error.is_not_found() => Ok(()),
+            done => done.map(drop),
+        }
     }
 
     /// Deletes what the cache says is garbage, if its plane agrees that it has no other owners by now.
@@ -272,8 +370,10 @@ impl Garbage {
         object: &Object,
         propagation: Propagation,
     ) -> Result<(), Error> {
-        let resource = self.kinds.informers[item.kind].resource();
-        let live = match client.get(resource, item.key.namespace(), &item.key.name).await {
+        let Some(target) = self.target(client, item, object).await? else {
+            return Ok(());
+        };
+        let live = match target.get(client).await {
             Err(error) if error.is_not_found() => return Ok(()),
             live => live?,
         };
@@ -291,49 +391,21 @@ impl Garbage {
             propagation: Some(propagation),
             ..DeleteOptions::of_uid(live.uid())
         };
-        match client
-            .delete(resource, item.key.namespace(), &item.key.name, &options)
-            .await
-        {
+        let deleted = client.delete(&target.resource, target.namespace.as_deref(), &target.name, &options);
+        match deleted.await {
             Err(error) if error.is_not_found() => Ok(()),
             done => done,
         }
-    }
-
-    async fn unblock(
-        &self,
-        client: &Client,
-        item: &Item,
-        object: &Object,
-        owners: &[(Owner, State)],
-    ) -> Result<(), Error> {
-        let references: Vec<Value> = owners
-            .iter()
-            .map(|(owner, _)| json!({"uid": owner.uid, "blockOwnerDeletion": false}))
-            .collect();
-        let patch = json!({"metadata": {"uid": object.uid(), "ownerReferences": references}});
-        let resource = self.kinds.informers[item.kind].resource();
-        settled(
-            client
-                .patch(resource, item.key.namespace(), &item.key.name, &Patch::Strategic(patch))
-                .await,
-        )
     }
 
     /// Does for an object that is being deleted what its finalizers ask for.
     async fn finish(&self, client: &Client, item: &Item, object: &Object) -> Result<(), Error> {
         let dependents = self.dependents(&item.key.plane, object.uid());
         if verdict::orphans_dependents(object) {
+            let owner = [object.uid().to_owned()];
             for (dependent, there) in dependents {
-                let patch = json!({"metadata": {
-                    "uid": there.uid(), "ownerReferences": [{"$patch": "delete", "uid": object.uid()}]}});
-                let resource = self.kinds.informers[dependent.kind].resource();
-                let key = &dependent.key;
-                settled(
-                    client
-                        .patch(resource, key.namespace(), &key.name, &Patch::Strategic(patch))
-                        .await,
-                )?;
+                self.refer(client, &dependent, &there, &owner, References::Taken)
+                    .await?;
             }
             return self.release(client, item, object, ORPHAN).await;
         }
@@ -362,8 +434,10 @@ impl Garbage {
     }
 
     async fn release(&self, client: &Client, item: &Item, object: &Object, finalizer: &str) -> Result<(), Error> {
-        let resource = self.kinds.informers[item.kind].resource();
-        let live = match client.get(resource, item.key.namespace(), &item.key.name).await {
+        let Some(target) = self.target(client, item, object).await? else {
+            return Ok(());
+        };
+        let live = match target.get(client).await {
             Err(error) if error.is_not_found() => return Ok(()),
             live => live?,
         };
@@ -374,10 +448,7 @@ impl Garbage {
         let left: Vec<&Value> = left.filter(|has| *has != finalizer).collect();
         let patch = Patch::Merge(json!({"metadata": {
             "uid": live.uid(), "resourceVersion": live.resource_version(), "finalizers": left}}));
-        match client
-            .patch(resource, item.key.namespace(), &item.key.name, &patch)
-            .await
-        {
+        match target.patch(client, patch).await {
             Err(error) if error.is_not_found() => Ok(()),
             done => done.map(drop),
         }
