@@ -222,7 +222,8 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// kubectl's own lock: `<file>.lock`, made if absent, removed afterwards.
+/// kubectl's own lock: `<file>.lock`, made if absent, removed afterwards. Ours says whose it is, so that one whose holder was killed
+/// stands in nobody's way.
 struct Lock(PathBuf);
 
 impl Lock {
@@ -235,12 +236,45 @@ impl Lock {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs::create_dir_all(folder).map_err(at)?;
         }
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&lock) {
-            Ok(_) => Ok(Lock(lock)),
+        // Linked to its name, it is never seen without what it says.
+        let own = beside(path, &format!(".lock.{}", std::process::id()));
+        let _ = fs::remove_file(&own);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&own);
+        let written =
+            file.and_then(|mut file| file.write_all(holder(std::process::id()).unwrap_or_default().as_bytes()));
+        let taken = written.and_then(|()| {
+            fs::hard_link(&own, &lock).or_else(|error| match error.kind() {
+                ErrorKind::AlreadyExists if was_left(&lock) => {
+                    fs::remove_file(&lock)?;
+                    fs::hard_link(&own, &lock)
+                }
+                _ => Err(error),
+            })
+        });
+        let _ = fs::remove_file(&own);
+        match taken {
+            Ok(()) => Ok(Lock(lock)),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(Error::Locked { path: path.to_owned() }),
             Err(source) => Err(at(source)),
         }
     }
+}
+
+/// Names a process for good: its number, and when it started. `None` if there is none.
+fn holder(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace();
+    let ended = matches!(fields.next()?, "Z" | "X");
+    let started = fields.nth(18)?;
+    (!ended).then(|| format!("{pid} {started}"))
+}
+
+/// The lock is one of ours, and its holder is no more.
+fn was_left(lock: &Path) -> bool {
+    let said = fs::read_to_string(lock).unwrap_or_default();
+    let pid = said.split(' ').next().and_then(|pid| pid.parse().ok());
+    pid.is_some_and(|pid| holder(pid).as_ref() != Some(&said))
 }
 
 impl Drop for Lock {
@@ -351,6 +385,30 @@ mod tests {
 
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(parsed(&real)["current-context"], "acme");
+    }
+
+    #[test]
+    fn the_lock_of_a_process_that_was_killed_is_no_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config");
+        let lock = beside(&path, ".lock");
+        let mut holding = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let said = holder(holding.id()).unwrap();
+
+        fs::write(&lock, &said).unwrap();
+        assert!(matches!(
+            merge(&path, &entry("acme"), Current::Switch),
+            Err(Error::Locked { .. })
+        ));
+        holding.kill().unwrap();
+        holding.wait().unwrap();
+        merge(&path, &entry("acme"), Current::Switch).unwrap();
+        // A number that was given to another process.
+        fs::write(&lock, format!("{} 1", std::process::id())).unwrap();
+        merge(&path, &entry("acme"), Current::Switch).unwrap();
+
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().flatten().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
     }
 
     #[test]
