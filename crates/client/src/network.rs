@@ -4,7 +4,11 @@ use std::{path::Path, time::Duration};
 
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use hyper_util::{client::legacy, client::legacy::connect::HttpConnector, rt::TokioExecutor};
+use hyper_util::{
+    client::legacy,
+    client::legacy::connect::HttpConnector,
+    rt::{TokioExecutor, TokioTimer},
+};
 use kube::{
     Config,
     client::{Body as KubeBody, ConfigExt},
@@ -20,6 +24,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const TCP_KEEPALIVE_RETRIES: u32 = 3;
+/// Connections that a burst of requests needed are closed when nothing has needed them for so long.
+const IDLE: Duration = Duration::from_secs(30);
 /// kube-apiserver refuses bodies above 3 MiB; ours are read whole before they are sent.
 const MAX_REQUEST_BYTES: usize = 4 << 20;
 
@@ -97,7 +103,12 @@ fn from_config(config: Config) -> Result<Client, Error> {
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer().map_err(credentials)?)
         .map_err(BoxError::from)
-        .service(legacy::Client::builder(TokioExecutor::new()).build::<_, KubeBody>(connector));
+        .service(
+            legacy::Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE)
+                .build::<_, KubeBody>(connector),
+        );
     let kube = kube::Client::new(service, config.default_namespace);
     Ok(Client::new(tower::service_fn(move |request| {
         send(kube.clone(), request)

@@ -32,7 +32,7 @@ fn spoil(seed: u64, change: impl Fn(&mut Answer) -> bool) -> Sample {
         .operations
         .iter_mut()
         .filter_map(told)
-        .any(|answer| change(answer));
+        .any(change);
     assert!(changed, "seed {seed} has nothing of the kind");
     sample
 }
