@@ -28,11 +28,7 @@ fn told(operation: &mut Operation) -> Option<&mut Answer> {
 /// Changes the first answer that `change` finds something to change in.
 fn spoil(seed: u64, change: impl Fn(&mut Answer) -> bool) -> Sample {
     let mut sample = sample::good(seed, CLIENTS, REQUESTS);
-    let changed = sample
-        .operations
-        .iter_mut()
-        .filter_map(told)
-        .any(change);
+    let changed = sample.operations.iter_mut().filter_map(told).any(change);
     assert!(changed, "seed {seed} has nothing of the kind");
     sample
 }
