@@ -30,7 +30,7 @@ pub fn run(filter: &[String]) -> Result<(), String> {
         .output()
         .is_ok_and(|out| out.status.success());
     let mut arguments = if has_nextest {
-        vec!["nextest", "run", "--workspace", "--locked"]
+        vec!["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]
     } else {
         vec!["test", "--workspace", "--locked"]
     };

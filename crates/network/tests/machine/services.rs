@@ -1,10 +1,13 @@
 //! Services, as Pods and the machine itself meet them.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
-use std::io::ErrorKind;
-use std::net::{Ipv4Addr, UdpSocket};
-use std::time::{Duration, Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{BufRead, BufReader, ErrorKind, Lines},
+    net::{Ipv4Addr, UdpSocket},
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use network::Options;
 use network::proxy::{Addresses, Affinity, Circle, Place, Protocol, Proxy, Service, ServicePort, Target};
@@ -87,13 +90,11 @@ fn a_service_leads_pods_and_the_machine_to_its_targets_and_refuses_without() {
 
     apply(&machine, &proxy, &[(web, service(&[]))]);
     for place in [&machine.pods[0], &machine.host] {
-        let start = Instant::now();
         assert_eq!(ask_tcp(place, WEB, 80), Err(ErrorKind::ConnectionRefused));
         assert_eq!(
             ask_tcp(place, Ipv4Addr::new(10, 97, 9, 9), 80),
             Err(ErrorKind::ConnectionRefused)
         );
-        assert!(start.elapsed() < Duration::from_secs(1), "at once");
     }
 }
 
@@ -272,8 +273,67 @@ fn a_table_that_somebody_flushed_comes_back_with_the_next_change() {
     assert!(ask_tcp(&machine.pods[0], WEB, 81).is_ok());
 }
 
+/// What the kernel tells of changes to its tables.
+struct Monitor<'a> {
+    machine: &'a Machine,
+    nft: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Monitor<'_> {
+    fn start(machine: &Machine) -> Monitor<'_> {
+        let mut command = Command::new("nft");
+        let mut nft = machine
+            .host
+            .run(|| command.arg("monitor").stdout(Stdio::piped()).spawn().unwrap());
+        let lines = BufReader::new(nft.stdout.take().unwrap()).lines();
+        // It says nothing when it has begun to listen, so it is told of something until it tells.
+        let told = AtomicBool::new(false);
+        let lines = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 0.. {
+                    machine.host.command("nft", &format!("add table ip begin{number}"));
+                    if told.load(Ordering::Relaxed) {
+                        machine.host.command("nft", "add table ip begun");
+                        return;
+                    }
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            });
+            let mut lines = lines;
+            while !lines.next().unwrap().unwrap().contains("ip begun") {
+                told.store(true, Ordering::Relaxed);
+            }
+            lines
+        });
+        Monitor { machine, nft, lines }
+    }
+
+    /// Changes since the last time.
+    fn count(&mut self) -> usize {
+        self.machine.host.command("nft", "add table ip told");
+        self.machine.host.command("nft", "delete table ip told");
+        let mut count = 0;
+        loop {
+            let line = self.lines.next().unwrap().unwrap();
+            if line.contains("delete table ip told") {
+                return count;
+            }
+            let counts = !line.contains("table ip told") && !line.starts_with('#');
+            count += usize::from(counts);
+        }
+    }
+}
+
+impl Drop for Monitor<'_> {
+    fn drop(&mut self) {
+        let _ = self.nft.kill();
+        let _ = self.nft.wait();
+    }
+}
+
 #[test]
-fn one_change_among_a_thousand_services_is_quick() {
+fn one_change_among_a_thousand_services_changes_nothing_else() {
     if !possible() {
         return;
     }
@@ -285,20 +345,20 @@ fn one_change_among_a_thousand_services_is_quick() {
             (port(address, Protocol::Tcp, 80), service(&[(0, 8080), (1, 8080)]))
         })
         .collect();
-    let start = Instant::now();
+    let mut monitor = Monitor::start(&machine);
     apply(&machine, &proxy, &wanted);
-    let all = start.elapsed();
+    let all = monitor.count();
 
     wanted[500].1 = service(&[(1, 8080)]);
-    let start = Instant::now();
     apply(&machine, &proxy, &wanted);
-    let one = start.elapsed();
-    let start = Instant::now();
+    let one = monitor.count();
     apply(&machine, &proxy, &wanted);
-    let none = start.elapsed();
+    let none = monitor.count();
 
-    println!("1000 Services at once {all:?}, one of them {one:?}, nothing {none:?}");
-    assert!(one * 3 < all, "one {one:?}, all {all:?}");
+    println!("changes of tables for 1000 Services at once {all}, one of them {one}, nothing {none}");
+    assert!(all >= 1000, "{all}");
+    assert!((1..20).contains(&one), "{one}");
+    assert_eq!(none, 0);
     machine.serve_tcp(1, 8080);
     let web_500 = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 98, 0, 0)) + 500);
     assert!(ask_tcp(&machine.pods[0], web_500, 80).is_ok());
