@@ -272,6 +272,16 @@ async fn custom_objects_lose_owners_that_are_gone_and_are_orphaned() {
 async fn a_definition_takes_what_its_objects_own_along() {
     let house = House::open().await;
     let customs = Customs::of(&house, &house.planes[0]).await;
+    // An object that was never seen says nothing by its absence, so those who look are looking before the definition goes.
+    let before = customs.make(&customs.widgets, "before", &[]).await;
+    customs.make(&customs.widgets, "seen", &[&before]).await;
+    customs
+        .delete(&customs.widgets, "before", Propagation::Background)
+        .await;
+    until("the first is collected", || async {
+        customs.names(&customs.widgets).await.is_empty().then_some(())
+    })
+    .await;
     let widget = customs.make(&customs.widgets, "one", &[]).await;
     customs.make(&resource::CONFIG_MAPS, "config", &[&widget]).await;
 
