@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    hash::{BuildHasher, RandomState},
     time::{Duration, SystemTime},
 };
 
@@ -89,13 +90,44 @@ impl EventRecorder {
     }
 }
 
-/// What makes two events one.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Sameness {
-    plane: String,
-    uid: String,
-    reason: String,
-    message: String,
+/// What makes two events one, in short: plane, object, reason and message.
+type Sameness = u64;
+
+/// What was written lately, and is counted up when it comes again.
+#[derive(Default)]
+struct Remembered {
+    hasher: RandomState,
+    written: HashMap<Sameness, Written>,
+    /// From the one that was written first.
+    order: VecDeque<Sameness>,
+}
+
+impl Remembered {
+    fn of(&self, event: &Told) -> Sameness {
+        let uid = event.about["uid"].as_str().unwrap_or("");
+        self.hasher
+            .hash_one((event.client.prefix(), uid, &event.reason, &event.message))
+    }
+
+    fn insert(&mut self, same: Sameness, fresh: Written) {
+        let now = fresh.at;
+        if self.written.insert(same, fresh).is_none() {
+            self.order.push_back(same);
+        }
+        while let Some(oldest) = self.order.pop_front() {
+            match self.written.get(&oldest) {
+                Some(written) if written.is_recent(now) && self.order.len() < REMEMBERED_MAX => {
+                    // One that was counted up since may stay before others that are older than it.
+                    match written.count {
+                        1 => self.order.push_front(oldest),
+                        _ => self.order.push_back(oldest),
+                    }
+                    return;
+                }
+                _ => drop(self.written.remove(&oldest)),
+            }
+        }
+    }
 }
 
 struct Written {
@@ -104,21 +136,21 @@ struct Written {
     at: SystemTime,
 }
 
+impl Written {
+    fn is_recent(&self, now: SystemTime) -> bool {
+        now.duration_since(self.at).is_ok_and(|age| age < REMEMBERED_FOR)
+    }
+}
+
 async fn write(world: World, component: &'static str, mut told: mpsc::Receiver<Told>) {
-    let mut written = HashMap::<Sameness, Written>::new();
-    let mut order = VecDeque::<Sameness>::new();
+    let mut remembered = Remembered::default();
     let mut instance = [0; 4];
     world.random.fill(&mut instance);
     let mut serial = u64::from(u32::from_le_bytes(instance));
     while let Some(event) = told.recv().await {
-        let same = Sameness {
-            plane: event.client.prefix().to_owned(),
-            uid: event.about["uid"].as_str().unwrap_or("").to_owned(),
-            reason: event.reason.clone(),
-            message: event.message.clone(),
-        };
-        let recent = |before: &&mut Written| event.at.duration_since(before.at).is_ok_and(|age| age < REMEMBERED_FOR);
-        if let Some(before) = written.get_mut(&same).filter(recent) {
+        let same = remembered.of(&event);
+        let before = remembered.written.get_mut(&same);
+        if let Some(before) = before.filter(|before| before.is_recent(event.at)) {
             before.count += 1;
             before.at = event.at;
             let patch = Patch::Merge(json!({"count": before.count, "lastTimestamp": timestamp(event.at)}));
@@ -127,7 +159,7 @@ async fn write(world: World, component: &'static str, mut told: mpsc::Receiver<T
                 .patch(&resource::EVENTS, Some(&event.namespace), &before.name, &patch)
                 .await;
             match patched {
-                Err(error) if error.is_not_found() => drop(written.remove(&same)),
+                Err(error) if error.is_not_found() => drop(remembered.written.remove(&same)),
                 Err(error) => {
                     tracing::debug!(%error, "an event was not counted");
                     continue;
@@ -149,12 +181,7 @@ async fn write(world: World, component: &'static str, mut told: mpsc::Receiver<T
                     count: 1,
                     at: event.at,
                 };
-                if written.insert(same.clone(), fresh).is_none() {
-                    order.push_back(same);
-                }
-                while order.len() > REMEMBERED_MAX {
-                    order.pop_front().and_then(|oldest| written.remove(&oldest));
-                }
+                remembered.insert(same, fresh);
             }
             // The namespace may be going away; a hint is not worth a retry.
             Err(error) => tracing::debug!(%error, reason = event.reason, "an event was not written"),
@@ -202,6 +229,33 @@ pub(crate) fn timestamp(at: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_comes_no_more_is_forgotten_and_the_rest_has_a_bound() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let written = |seconds| Written {
+            name: "e".to_owned(),
+            count: 1,
+            at: at(seconds),
+        };
+        let mut remembered = Remembered::default();
+        for second in 0..2000 {
+            remembered.insert(second, written(second));
+            // One that always comes again.
+            let again = remembered.written.get_mut(&0).unwrap();
+            (again.at, again.count) = (at(second), 2);
+        }
+        let lately = remembered.written.len();
+        for same in 0..10_000 {
+            remembered.insert(10_000 + same, written(2000));
+        }
+
+        let most = usize::try_from(REMEMBERED_FOR.as_secs()).unwrap() + 2;
+        assert!((100..=most).contains(&lately), "{lately}");
+        assert!(remembered.written.contains_key(&19_999));
+        assert!(remembered.written.len() <= REMEMBERED_MAX + 1);
+        assert_eq!(remembered.order.len(), remembered.written.len());
+    }
 
     #[test]
     fn times_are_whole_seconds_and_names_fit() {
