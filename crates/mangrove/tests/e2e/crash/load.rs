@@ -177,8 +177,9 @@ impl Tenant {
         let mut failed = Vec::new();
         while !stop.load(Ordering::Relaxed) {
             let said = self.kubectl.said(&["exec", BYSTANDER, "--", "echo", "here"]);
-            // A kubectl before 1.34 may throw away what comes before it has made its streams (kubernetes#131189).
-            let lost_by_kubectl = said.err.contains("Unknown stream id");
+            // kubectl itself may throw away what comes before it has made its streams (mended in kubernetes#131203).
+            let lost_by_kubectl =
+                said.succeeded() && said.out.is_empty() && said.err.contains("Unknown stream id 1, discarding message");
             if !lost_by_kubectl && (!said.succeeded() || said.out != "here\n") {
                 failed.push(said.to_string());
             }
