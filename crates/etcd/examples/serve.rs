@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use etcd::server::{Doors, Listener, Member, MemberOptions, serve};
+use etcd::server::{Doors, Listener, Member, MemberOptions, Serves, serve};
 use keyspace::{Local, index::Limits};
 use store::{Store, StoreOptions};
 use world::World;
@@ -35,6 +35,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let doors = Doors {
         tls: None,
         streams_max: u32::MAX,
+        serves: Serves::All,
     };
     println!("ready to serve on {address}");
     tokio::select! {

@@ -16,6 +16,8 @@ pub struct EtcdOptions {
     /// Our certificate, if the server wants one, with its key.
     pub certificate_pem: Option<Vec<u8>>,
     pub key_pem: Option<Vec<u8>>,
+    /// Name and password, where the server has users.
+    pub user: Option<(String, String)>,
 }
 
 impl EtcdOptions {
@@ -72,6 +74,9 @@ pub(crate) async fn connect(options: &EtcdOptions) -> Result<Connected, ConnectE
         .with_keep_alive_while_idle(true)
         // A member that has lost its cluster ends its watches instead of keeping silent.
         .with_require_leader(true);
+    if let Some((name, password)) = &options.user {
+        connect = connect.with_user(name, password);
+    }
     if options.ca_pem.is_some() || identity.is_some() {
         let mut tls = TlsOptions::new();
         if let Some(ca) = &options.ca_pem {

@@ -210,8 +210,14 @@ async fn e12_what_is_no_http_at_all_ends_its_own_connection_only() {
         answer
     };
     let deep = format!("{}{}", "{\"success\":[{\"request_txn\":".repeat(300), "null");
-    for body in ["{", "[]", "{\"key\":5}", "{\"key\":\"!\"}", "{\"unknown\":1}", &deep] {
-        let answer = post("/v3/kv/txn", body).await;
+    for (path, body) in [
+        ("put", "{"),
+        ("put", "[]"),
+        ("put", "{\"key\":5}"),
+        ("put", "{\"key\":\"!\"}"),
+        ("txn", &deep),
+    ] {
+        let answer = post(&format!("/v3/kv/{path}"), body).await;
         assert!(answer.starts_with("HTTP/1.1 400"), "{body:.40}: {answer}");
     }
     assert!(

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use etcd::{
     EtcdKeyspace, EtcdOptions,
     server::{
-        Doors, Listener, Member, MemberOptions, Members, serve,
+        Doors, Listener, Member, MemberOptions, Members, Serves, serve,
         status::{Code, Status},
     },
 };
@@ -213,6 +213,7 @@ async fn each_certificate_has_its_own_keyspace_and_sees_no_other() {
     let doors = Doors {
         tls: Some(authority.acceptor(&authority.issue("server"))),
         streams_max: 100,
+        serves: Serves::All,
     };
     let serving = tokio::spawn(serve(Listener::Tcp(listener), doors, Arc::new(ByName::default())));
     let connect = async |name: &str| {

@@ -9,7 +9,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use etcd::server::{Doors, Listener, Members, compactor, serve};
+use etcd::server::{Doors, Listener, Members, Serves, serve};
 use keyspace::index::Limits;
 use store::{OpenError, StoreOptions, ValueOptions};
 use tokio::{
@@ -61,7 +61,7 @@ async fn serve_until_told(flags: Serve) -> anyhow::Result<()> {
         .context("--data-dir is needed: where the store is kept")?;
     let world = World::real();
     let store = open(&flags, dir, &world)?;
-    let opened = Arc::new(Opened::new(store, flags.clone(), world.clone()));
+    let opened = Arc::new(Opened::new(store, flags.clone(), world.clone())?);
     let tls = tls::acceptor(&flags.tls).context("the TLS files can't be used")?;
     let mut tasks = JoinSet::new();
 
@@ -76,20 +76,15 @@ async fn serve_until_told(flags: Serve) -> anyhow::Result<()> {
     };
     let mut doors = Vec::new();
     for url in &flags.listen_client_urls {
-        doors.push((url.clone(), default.clone()));
+        doors.push((url.clone(), default.clone(), Serves::All));
     }
     for (name, url) in &flags.keyspace {
-        doors.push((url.clone(), Arc::new(opened.member(name).await?)));
+        doors.push((url.clone(), Arc::new(opened.member(name).await?), Serves::All));
     }
     for url in &flags.listen_metrics_urls {
-        doors.push((url.clone(), default.clone()));
+        doors.push((url.clone(), default.clone(), Serves::Metrics));
     }
-    if !flags.keyspace_by_client_cert
-        && let Some(kept) = flags.auto_compaction()?
-    {
-        tasks.spawn(compactor::run(opened.member(DEFAULT_KEYSPACE).await?, kept));
-    }
-    for (url, members) in doors {
+    for (url, members, serves) in doors {
         let doors = Doors {
             tls: match (&url, &tls) {
                 (Url::Https(_), Some(tls)) => Some(tls.clone()),
@@ -97,6 +92,7 @@ async fn serve_until_told(flags: Serve) -> anyhow::Result<()> {
                 _ => None,
             },
             streams_max: flags.max_concurrent_streams,
+            serves,
         };
         let listener = listen(&url).await?;
         tasks.spawn(serve(listener, doors, members));

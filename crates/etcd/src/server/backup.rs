@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use keyspace::{
-    Error, Granted, KeyValue, LeaseId, Revision,
+    Error, Granted, KeyValue, Keyspace, LeaseId, Revision,
     index::{
         Change, Index, Item, Limits,
         records::{Record, Records},
@@ -16,11 +16,11 @@ use sha2::{Digest, Sha256};
 use super::{
     hash::{record_key, record_value},
     member::{CLUSTER_VERSION, Member, RAFT_TERM},
-    meta::State,
+    meta::{self, Change as MetaChange, State},
 };
 use crate::{
     bolt::{Bucket, Damaged, Items, Plan, Reader},
-    wire::{etcdserverpb::AlarmMember, mvccpb},
+    wire::{authpb, etcdserverpb::AlarmMember, mvccpb},
 };
 
 /// etcd's `leasepb.Lease`, which is in no file of its API.
@@ -185,18 +185,7 @@ pub enum Checksum {
 
 /// The keyspace that a snapshot file has.
 pub fn restore(file: &Bytes, checksum: Checksum, limits: Limits, now: Duration) -> Result<Index, RestoreError> {
-    const SUM_BYTES: usize = 32;
-    let mut file = file.clone();
-    if checksum == Checksum::Required {
-        if file.len() % 512 != SUM_BYTES {
-            return Err(RestoreError::Checksum);
-        }
-        let sum = file.split_off(file.len() - SUM_BYTES);
-        if Sha256::digest(&file)[..] != sum[..] {
-            return Err(RestoreError::Checksum);
-        }
-    }
-    let reader = Reader::open(file)?;
+    let reader = opened(file, checksum)?;
     let mut compacted = Revision(0);
     reader.each("meta", |key, value| {
         if key == b"finishedCompactRev"
@@ -239,6 +228,64 @@ pub fn restore(file: &Bytes, checksum: Checksum, limits: Limits, now: Duration) 
         index.publish();
     }
     Ok(index)
+}
+
+fn opened(file: &Bytes, checksum: Checksum) -> Result<Reader, RestoreError> {
+    const SUM_BYTES: usize = 32;
+    let mut file = file.clone();
+    if checksum == Checksum::Required {
+        if file.len() % 512 != SUM_BYTES {
+            return Err(RestoreError::Checksum);
+        }
+        let sum = file.split_off(file.len() - SUM_BYTES);
+        if Sha256::digest(&file)[..] != sum[..] {
+            return Err(RestoreError::Checksum);
+        }
+    }
+    Ok(Reader::open(file)?)
+}
+
+/// Who may do what in a snapshot file: a keyspace that was guarded is guarded when it is restored.
+pub struct Users(Vec<MetaChange>);
+
+impl Users {
+    pub fn of(file: &Bytes, checksum: Checksum) -> Result<Users, RestoreError> {
+        let reader = opened(file, checksum)?;
+        let (mut enabled, mut revision) = (false, 0);
+        reader.each("auth", |key, value| match key {
+            b"authEnabled" => enabled = value == [1],
+            b"authRevision" => revision = value.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes)),
+            _ => {}
+        })?;
+        let mut changes = Vec::new();
+        let mut wrong = None;
+        reader.each("authUsers", |_, value| match authpb::User::decode(value) {
+            Ok(user) => {
+                let name = String::from_utf8_lossy(&user.name).into_owned();
+                changes.push(MetaChange::User(name, Some(user)));
+            }
+            Err(_) => wrong = Some("a user's record is none of etcd's"),
+        })?;
+        reader.each("authRoles", |_, value| match authpb::Role::decode(value) {
+            Ok(role) => {
+                let name = String::from_utf8_lossy(&role.name).into_owned();
+                changes.push(MetaChange::Role(name, Some(role)));
+            }
+            Err(_) => wrong = Some("a role's record is none of etcd's"),
+        })?;
+        if let Some(what) = wrong {
+            return Err(RestoreError::Record(what));
+        }
+        if enabled || !changes.is_empty() {
+            changes.push(MetaChange::Auth { enabled, revision });
+        }
+        Ok(Users(changes))
+    }
+
+    /// Into the keyspace for what an etcd remembers besides keys.
+    pub async fn write(&self, meta: &dyn Keyspace) -> Result<(), Error> {
+        meta::write_all(meta, &self.0).await
+    }
 }
 
 fn record(key: &[u8], value: &[u8]) -> Result<(Revision, u32, Change), &'static str> {

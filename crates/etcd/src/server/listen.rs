@@ -72,6 +72,15 @@ pub struct Doors {
     pub tls: Option<TlsAcceptor>,
     /// Requests at once on one connection.
     pub streams_max: u32,
+    pub serves: Serves,
+}
+
+/// What is behind a listener.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Serves {
+    All,
+    /// Health, version and metrics, as `--listen-metrics-urls` has them: no key can be had there, whoever asks.
+    Metrics,
 }
 
 /// Serves until it is dropped, and all its connections end with it.
@@ -120,15 +129,14 @@ async fn accepted(
     doors: Doors,
     members: Arc<dyn Members>,
 ) {
-    let Doors { tls, streams_max } = doors;
-    let Some(tls) = tls else {
-        return connection(stream, streams_max, members, None).await;
+    let Some(tls) = &doors.tls else {
+        return connection(stream, &doors, members, None).await;
     };
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
         Ok(Ok(stream)) => {
             let certificates = stream.get_ref().1.peer_certificates();
             let name = certificates.and_then(|chain| common_name(chain.first()?));
-            connection(stream, streams_max, members, name).await;
+            connection(stream, &doors, members, name).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
@@ -143,7 +151,7 @@ fn common_name(certificate: &[u8]) -> Option<Arc<str>> {
 
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    streams_max: u32,
+    doors: &Doors,
     members: Arc<dyn Members>,
     name: Option<Arc<str>>,
 ) {
@@ -156,7 +164,7 @@ async fn connection(
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(streams_max)
+        .max_concurrent_streams(doors.streams_max)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(HEADERS_BYTES_MAX)
@@ -165,6 +173,7 @@ async fn connection(
     let requests = Requests {
         members,
         name,
+        serves: doors.serves,
         member: Arc::default(),
     };
     let connection = builder.serve_connection(TokioIo::new(stream), requests).into_owned();
@@ -177,6 +186,7 @@ async fn connection(
 struct Requests {
     members: Arc<dyn Members>,
     name: Option<Arc<str>>,
+    serves: Serves,
     /// Found when first asked, and then the same for the whole connection.
     member: Arc<OnceCell<Result<Arc<Member>, Status>>>,
 }
@@ -188,11 +198,13 @@ impl Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (member, members, name) = (self.member.clone(), self.members.clone(), self.name.clone());
+        let serves = self.serves;
         Box::pin(async move {
             let found = member
                 .get_or_init(|| async { members.member(name.as_deref()).await })
                 .await;
             Ok(match found {
+                Ok(member) if serves == Serves::Metrics => plain::told(member, &request),
                 Ok(member) => answer(member, request, name).await,
                 Err(status) => grpc::refusal(status),
             })

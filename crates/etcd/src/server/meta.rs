@@ -140,6 +140,14 @@ async fn write(keyspace: &dyn Keyspace, ops: Vec<Op>) -> Result<(), keyspace::Er
     keyspace.txn(txn, Options::default()).await.map(drop)
 }
 
+/// Of a keyspace that nobody has opened yet.
+pub async fn write_all(keyspace: &dyn Keyspace, changes: &[Change]) -> Result<(), keyspace::Error> {
+    for some in changes.chunks(keyspace::TXN_OPS_MAX) {
+        write(keyspace, some.iter().map(op).collect()).await?;
+    }
+    Ok(())
+}
+
 fn op(change: &Change) -> Op {
     let set = |key: String, value: Option<Vec<u8>>| match value {
         Some(value) => Op::put(key, value),

@@ -37,6 +37,6 @@ mod watch;
 
 pub(crate) use grpc::framed;
 pub use jwt::JwtError;
-pub use listen::{CONNECTIONS_MAX, Doors, Listener, Members, serve};
+pub use listen::{CONNECTIONS_MAX, Doors, Listener, Members, Serves, serve};
 pub use member::{Member, MemberOptions, VERSION};
 pub use tokens::AuthToken;

@@ -101,11 +101,16 @@ pub async fn answer(member: &Arc<Member>, request: Request<Incoming>, caller: Ca
             Err(status) => refusal(&status),
         };
     }
+    told(member, &request)
+}
+
+/// What is no key's: health, version, metrics.
+pub fn told(member: &Member, request: &Request<Incoming>) -> Response<Body> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return with(StatusCode::METHOD_NOT_ALLOWED, TEXT, "Method Not Allowed\n");
     }
-    match path {
-        "/health" => health(member),
+    match request.uri().path() {
+        "/health" => health(member, request.uri().query().unwrap_or("")),
         "/livez" | "/readyz" => match member.keyspace.health() {
             Ok(()) => with(StatusCode::OK, TEXT, "ok\n"),
             Err(error) => with(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{error}\n")),
@@ -119,11 +124,19 @@ pub async fn answer(member: &Arc<Member>, request: Request<Incoming>, caller: Ca
     }
 }
 
-fn health(member: &Member) -> Response<Body> {
+/// `exclude=NOSPACE` names an alarm that is not asked for.
+fn health(member: &Member, query: &str) -> Response<Body> {
+    let is_excluded = |kind: AlarmType| {
+        let mut excluded = query.split('&').filter_map(|pair| pair.strip_prefix("exclude="));
+        excluded.any(|name| name == kind.as_str_name())
+    };
     let failed = member.keyspace.health().err().map(|error| error.to_string());
-    let alarm = |kind, told: &str| member.alarm_is_on(kind).then(|| told.to_owned());
-    let why = failed.or_else(|| alarm(AlarmType::Nospace, "ALARM NOSPACE"));
-    match why.or_else(|| alarm(AlarmType::Corrupt, "ALARM CORRUPT")) {
+    let alarm = |kind: AlarmType| {
+        let is_told = member.alarm_is_on(kind) && !is_excluded(kind);
+        is_told.then(|| format!("ALARM {}", kind.as_str_name()))
+    };
+    let why = failed.or_else(|| alarm(AlarmType::Nospace));
+    match why.or_else(|| alarm(AlarmType::Corrupt)) {
         None => with(StatusCode::OK, JSON, r#"{"health":"true","reason":""}"#),
         Some(reason) => {
             let body = json!({"health": "false", "reason": reason}).to_string();

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use etcd::server::{Doors, Listener, Member, MemberOptions, serve};
+use etcd::server::{Doors, Listener, Member, MemberOptions, Serves, serve};
 use keyspace::{Local, index::Limits};
 use store::{Store, StoreOptions, ValueOptions};
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -61,6 +61,7 @@ impl Served {
         let doors = Doors {
             tls: None,
             streams_max: u32::MAX,
+            serves: Serves::All,
         };
         let task = tokio::spawn(serve(Listener::Tcp(listener), doors, Arc::new(Arc::new(member))));
         Served {

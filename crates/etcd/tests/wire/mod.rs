@@ -39,12 +39,17 @@ impl Client {
         self.grpc.ready().await.expect("the connection lasts");
         let path = PathAndQuery::from_static(method);
         let codec = ProstCodec::<Q, A>::default();
-        let mut request = Request::new(request);
+        let request = self.as_user(request);
+        Ok(self.grpc.unary(request, path, codec).await?.into_inner())
+    }
+
+    fn as_user<Q>(&self, message: Q) -> Request<Q> {
+        let mut request = Request::new(message);
         if let Some(token) = &self.token {
             let token = token.parse().expect("a token may be a header");
             request.metadata_mut().insert("token", token);
         }
-        Ok(self.grpc.unary(request, path, codec).await?.into_inner())
+        request
     }
 
     /// The first request goes along: etcd answers nothing, not even headers, before it has heard one.
@@ -74,11 +79,8 @@ impl Client {
         self.grpc.ready().await.expect("the connection lasts");
         let path = PathAndQuery::from_static(method);
         let codec = ProstCodec::<Q, A>::default();
-        let mut stream = self
-            .grpc
-            .server_streaming(Request::new(request), path, codec)
-            .await?
-            .into_inner();
+        let request = self.as_user(request);
+        let mut stream = self.grpc.server_streaming(request, path, codec).await?.into_inner();
         let mut all = Vec::new();
         while let Some(message) = stream.message().await? {
             all.push(message);

@@ -81,10 +81,10 @@ pub struct Tls {
     /// Key of the certificate, PEM
     #[arg(long, value_name = "FILE", requires = "cert_file")]
     pub key_file: Option<PathBuf>,
-    /// CA that clients' certificates are checked with, PEM
+    /// CA that clients' certificates are checked with, PEM; nobody is let in without one
     #[arg(long, value_name = "FILE")]
     pub trusted_ca_file: Option<PathBuf>,
-    /// Refuse clients without a certificate of that CA
+    /// Needs that CA: without it the store does not start
     #[arg(long, requires_all = ["cert_file", "trusted_ca_file"])]
     pub client_cert_auth: bool,
 }
@@ -105,7 +105,7 @@ pub struct Serve {
     /// What clients are told to connect to [default: where they are served]
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub advertise_client_urls: Vec<String>,
-    /// Where /metrics and /health are served too
+    /// Where /metrics, /health and /version are served too, and nothing else
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub listen_metrics_urls: Vec<Url>,
     /// The member's name

@@ -8,12 +8,12 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use etcd::server::backup::{self, Checksum};
+use etcd::server::backup::{self, Checksum, Users};
 use keyspace::{Revision, index::Limits};
 use store::StoreOptions;
 use world::World;
 
-use super::DEFAULT_KEYSPACE;
+use super::{DEFAULT_KEYSPACE, members::META};
 
 #[derive(Subcommand)]
 pub enum Snapshot {
@@ -57,6 +57,14 @@ pub struct Server {
     /// Key of the client certificate, PEM
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
+    /// A user with the role root, where the server has users
+    #[arg(long, value_name = "NAME:PASSWORD", value_parser = user)]
+    user: Option<(String, String)>,
+}
+
+fn user(text: &str) -> Result<(String, String), String> {
+    let (name, password) = text.split_once(':').ok_or("want NAME:PASSWORD")?;
+    Ok((name.to_owned(), password.to_owned()))
 }
 
 /// Everything that the file has; it is not served from, so nothing of it is given up.
@@ -105,6 +113,7 @@ async fn save(file: &Path, server: &Server) -> anyhow::Result<()> {
     options.ca_pem = read(&server.cacert)?;
     options.certificate_pem = read(&server.cert)?;
     options.key_pem = read(&server.key)?;
+    options.user.clone_from(&server.user);
     let mut pieces = etcd::snapshot(&options).await?;
     let part = file.with_extension("part");
     let mut out = File::create(&part).with_context(|| format!("can't write {}", part.display()))?;
@@ -144,6 +153,7 @@ async fn restore(
         data_dir.display()
     );
     let mut index = read(file, checksum)?;
+    let users = Users::of(&fs::read(file)?.into(), checksum)?;
     if bump_revision > 0 {
         let revision = Revision(index.revision().0 + bump_revision);
         index.advance(revision);
@@ -156,6 +166,9 @@ async fn restore(
         ..StoreOptions::new(data_dir, World::real())
     };
     let store = store::Store::open(options)?;
+    // Who may read it is known before there is anything to read.
+    let meta = store.keyspace(&format!("{keyspace}{META}")).await?;
+    users.write(meta.as_ref()).await?;
     store.load(keyspace, index).await?;
     println!(
         "restored {keys} keys at revision {revision} into {}",

@@ -32,12 +32,8 @@ pub fn acceptor(flags: &Tls) -> anyhow::Result<Option<TlsAcceptor>> {
             for certificate in certificates(file)? {
                 roots.add(certificate)?;
             }
+            // As etcd's: who names a CA lets in nobody without a certificate of it.
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            let verifier = if flags.client_cert_auth {
-                verifier
-            } else {
-                verifier.allow_unauthenticated()
-            };
             builder.with_client_cert_verifier(verifier.build()?)
         }
     };

@@ -6,9 +6,11 @@
 #![allow(clippy::disallowed_methods, reason = "these tests live in the real world")]
 
 mod clients;
+mod doors;
 mod process;
 mod proxy;
 mod round;
+mod saved;
 mod watchers;
 
 use testkit::history::{linear, past_reads, watch, without_undone};

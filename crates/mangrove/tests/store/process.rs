@@ -19,10 +19,11 @@ pub struct Process {
     /// The same after a restart.
     pub port: u16,
     data: tempfile::TempDir,
+    flags: Vec<String>,
 }
 
 /// One that nobody has just now.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
     free.local_addr().expect("an address").port()
 }
@@ -50,8 +51,9 @@ fn command(port: u16, data: &std::path::Path) -> Option<Command> {
     Some(command)
 }
 
-async fn started(port: u16, data: &std::path::Path) -> Option<Child> {
+async fn started(port: u16, data: &std::path::Path, flags: &[String]) -> Option<Child> {
     let mut child = command(port, data)?
+        .args(flags)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
@@ -72,17 +74,29 @@ async fn started(port: u16, data: &std::path::Path) -> Option<Child> {
 
 impl Process {
     pub async fn start() -> Option<Process> {
-        let (port, data) = (free_port(), tempfile::tempdir().expect("a folder"));
+        let data = tempfile::tempdir().expect("a folder");
+        Process::start_on(data, Vec::new()).await
+    }
+
+    pub async fn start_on(data: tempfile::TempDir, flags: Vec<String>) -> Option<Process> {
+        let port = free_port();
         Some(Process {
-            child: started(port, data.path()).await?,
+            child: started(port, data.path(), &flags).await?,
             port,
             data,
+            flags,
         })
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
     }
 
     pub async fn kill_and_start_again(&mut self) {
         self.child.kill().await.expect("it is killed");
-        self.child = started(self.port, self.data.path()).await.expect("it was there before");
+        self.child = started(self.port, self.data.path(), &self.flags)
+            .await
+            .expect("it was there before");
     }
 
     pub fn pause(&self) {
