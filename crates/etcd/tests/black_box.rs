@@ -104,11 +104,9 @@ struct Told {
 }
 
 fn run(url: &str, command: &str) -> Told {
-    // With a scheme, this old etcdctl asks for an authority that is none, and no strict HTTP/2 takes it.
-    let endpoint = url.trim_start_matches("http://");
     let (command, input) = command.split_once(" << ").unwrap_or((command, ""));
     let mut child = Command::new("timeout");
-    child.args(["10", ETCDCTL, "--endpoints", endpoint, "-w", "json"]);
+    child.args(["10", ETCDCTL, "--endpoints", url, "-w", "json"]);
     child.args(command.split(' ')).env("ETCDCTL_API", "3");
     child.stdin(std::process::Stdio::piped());
     child
@@ -119,7 +117,7 @@ fn run(url: &str, command: &str) -> Told {
     std::io::Write::write_all(&mut stdin, input.as_bytes()).expect("it is heard");
     drop(stdin);
     let output = child.wait_with_output().expect("etcdctl ends");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(endpoint, "ENDPOINT");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(url, "ENDPOINT");
     // Its own log has times and names of its own.
     let error = text(&output.stderr);
     let error: Vec<&str> = error.lines().filter(|line| !line.starts_with('{')).collect();

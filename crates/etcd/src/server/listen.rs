@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     auth::Caller,
+    authority::Forgiving,
     counted::Counted,
     grpc::{self, Body, Messages, PREFIX_BYTES},
     member::{Member, OVERHEAD_BYTES},
@@ -176,7 +177,9 @@ async fn connection(
         serves: doors.serves,
         member: Arc::default(),
     };
-    let connection = builder.serve_connection(TokioIo::new(stream), requests).into_owned();
+    let connection = builder
+        .serve_connection(TokioIo::new(Forgiving::new(stream)), requests)
+        .into_owned();
     if let Err(error) = together(connection, arrived).await {
         tracing::debug!(error, "a connection ended");
     }

@@ -7,6 +7,7 @@
 mod answers;
 mod auth;
 mod auth_service;
+mod authority;
 pub mod backup;
 mod cluster;
 pub mod compactor;
