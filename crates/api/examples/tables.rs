@@ -118,7 +118,7 @@ fn stored_as<'a>(hash: &str, kind: &str, versions: &'a [(String, String)]) -> Op
     })
 }
 
-/// `schema.json.gz`: the definitions without descriptions. `openapi-v2.json.gz`: the whole document.
+/// `schema.json.gz`: the definitions without descriptions, with the defaults that only the newer documents have. `openapi-v2.json.gz`: the whole document.
 fn schema(from: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
     let swagger = read(&from.join("openapi-spec/swagger.json"))?;
     let whole = gzip(&serde_json::to_vec(&swagger)?)?;
@@ -129,9 +129,28 @@ fn schema(from: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
     for definition in definitions.as_object_mut().ok_or("no definitions")?.values_mut() {
         drop_descriptions(definition);
     }
+    add_defaults(from, &mut definitions)?;
     let packed = gzip(&serde_json::to_vec(&definitions)?)?;
     println!("schema.json.gz: {} bytes", packed.len());
     fs::write(to.join("schema.json.gz"), packed)?;
+    Ok(())
+}
+
+/// They say which fields are never absent in upstream's types (`{}`, and texts and numbers that are not pointers).
+fn add_defaults(from: &Path, definitions: &mut Value) -> Result<(), Box<dyn Error>> {
+    for entry in fs::read_dir(from.join("openapi-spec/v3"))? {
+        let document = read(&entry?.path())?;
+        for (name, schema) in document["components"]["schemas"].as_object().into_iter().flatten() {
+            for (field, property) in schema["properties"].as_object().into_iter().flatten() {
+                let Some(default) = property.get("default") else {
+                    continue;
+                };
+                if let Some(known) = definitions[name]["properties"].get_mut(field) {
+                    known["default"] = default.clone();
+                }
+            }
+        }
+    }
     Ok(())
 }
 

@@ -12,6 +12,7 @@
 //! stored), [`table`] (what is known of each).
 
 pub mod amounts;
+pub mod apply;
 pub mod decode;
 pub mod default;
 pub mod discovery;

@@ -40,8 +40,22 @@ pub struct Field {
     pub patch: PatchStrategy,
     /// The key by which a strategic patch merges the elements of the list; empty if it has none.
     pub merge_key: Box<str>,
-    /// A map that is applied as a whole.
-    pub atomic: bool,
+    /// How a map or structure in this place is applied, if it says so.
+    pub map: MapKind,
+    /// What the field is when it is absent, as far as upstream's types say so.
+    pub default: Option<Value>,
+    /// Any JSON, which is applied as a whole.
+    pub raw: bool,
+}
+
+/// `x-kubernetes-map-type`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum MapKind {
+    /// As its type says; maps by their keys.
+    #[default]
+    Unmarked,
+    Atomic,
+    Granular,
 }
 
 /// What a value may be.
@@ -205,7 +219,15 @@ fn read_field(schema: &Value, required: bool, ids: &HashMap<&str, TypeId>) -> Fi
         list,
         patch,
         merge_key: schema["x-kubernetes-patch-merge-key"].as_str().unwrap_or("").into(),
-        atomic: schema["x-kubernetes-map-type"] == "atomic",
+        map: match schema["x-kubernetes-map-type"].as_str() {
+            Some("atomic") => MapKind::Atomic,
+            Some("granular") => MapKind::Granular,
+            _ => MapKind::Unmarked,
+        },
+        default: schema.get("default").cloned(),
+        raw: schema["$ref"]
+            .as_str()
+            .is_some_and(|name| name.ends_with(".RawExtension")),
     }
 }
 

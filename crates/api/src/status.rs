@@ -20,6 +20,8 @@ pub enum Reason {
     Invalid,
     TooManyRequests,
     InternalError,
+    /// An error of the server's that has no name (500).
+    Unknown,
     ServiceUnavailable,
     Timeout,
     ServerTimeout,
@@ -40,7 +42,7 @@ impl Reason {
             Reason::UnsupportedMediaType => 415,
             Reason::Invalid => 422,
             Reason::TooManyRequests => 429,
-            Reason::InternalError => 500,
+            Reason::InternalError | Reason::Unknown => 500,
             Reason::ServiceUnavailable => 503,
             Reason::Timeout | Reason::ServerTimeout => 504,
         }
@@ -63,6 +65,7 @@ impl Reason {
             Reason::Invalid => "Invalid",
             Reason::TooManyRequests => "TooManyRequests",
             Reason::InternalError => "InternalError",
+            Reason::Unknown => "",
             Reason::ServiceUnavailable => "ServiceUnavailable",
             Reason::Timeout => "Timeout",
             Reason::ServerTimeout => "ServerTimeout",
@@ -149,8 +152,11 @@ impl Status {
         }
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason.as_str(), "code": self.code(),
+            "message": self.message, "code": self.code(),
         });
+        if self.reason != Reason::Unknown {
+            status["reason"] = json!(self.reason.as_str());
+        }
         if let Some(token) = &self.continue_token {
             status["metadata"]["continue"] = json!(token);
         }

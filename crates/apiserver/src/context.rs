@@ -137,6 +137,10 @@ pub struct Context {
     pub info: RequestInfo,
     pub query: Query,
     pub form: Form,
+    /// The name under which a write is noted: the one that the client gives, or that of its program.
+    pub manager: String,
+    /// Whether one of this process asks.
+    pub in_process: bool,
 }
 
 impl Context {

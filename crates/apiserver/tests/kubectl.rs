@@ -176,6 +176,80 @@ async fn a_manifest_is_created_applied_changed_shown_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_is_applied_by_the_server() {
+    let Some(kubectl) = Kubectl::start().await else { return };
+    let server_side = ["apply", "--server-side", "-f", "-"];
+    let deployed = "configmap/settings serverside-applied\ndeployment.apps/web serverside-applied\n";
+    let managers = [
+        "get",
+        "deploy",
+        "web",
+        "-o",
+        "jsonpath={.metadata.managedFields[*].manager}",
+    ];
+
+    // What client-side apply wrote becomes the same kubectl's.
+    kubectl.run_with(&["apply", "-f", "-"], MANIFEST).await;
+    let taken = kubectl
+        .run_with(&server_side, &MANIFEST.replace("replicas: 2", "replicas: 3"))
+        .await;
+    assert_eq!(taken, deployed);
+    let now = kubectl.run(&managers).await;
+    let mut now: Vec<&str> = now.split(' ').collect();
+    now.sort_unstable();
+    assert_eq!(now, ["kubectl", "kubectl-last-applied"]);
+
+    // What somebody else changed is theirs, until it is forced.
+    kubectl.run(&["scale", "deploy", "web", "--replicas=5"]).await;
+    let mut refused = kubectl.command("admin", &server_side);
+    let said = run_to_refusal(&mut refused, MANIFEST).await;
+    assert!(
+        said.starts_with(
+            "error: Apply failed with 1 conflict: conflict with \"kubectl\" with subresource \"scale\" using apps/v1: \
+             .spec.replicas\nPlease review the fields above"
+        ),
+        "{said}"
+    );
+    let forced = [&server_side[..], &["--force-conflicts"]].concat();
+    assert_eq!(kubectl.run_with(&forced, MANIFEST).await, deployed);
+
+    // Another manager shares what is equal, and gives up what it no longer says.
+    let labels = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings, labels: {tier: front}}\n";
+    let other = [&server_side[..], &["--field-manager=labeller"]].concat();
+    kubectl.run_with(&other, labels).await;
+    let shown = kubectl
+        .run(&["get", "cm", "settings", "-o", "yaml", "--show-managed-fields"])
+        .await;
+    assert!(
+        shown.contains("manager: labeller") && shown.contains("f:tier: {}"),
+        "{shown}"
+    );
+    let hidden = kubectl.run(&["get", "cm", "settings", "-o", "yaml"]).await;
+    assert!(
+        !hidden.contains("managedFields") && hidden.contains("tier: front"),
+        "{hidden}"
+    );
+    kubectl.run_with(&other, &labels.replace("tier: front", "")).await;
+    let left = kubectl
+        .run(&["get", "cm", "settings", "-o", "jsonpath={.metadata.labels}"])
+        .await;
+    assert_eq!(left, r#"{"app":"web"}"#);
+}
+
+async fn run_to_refusal(command: &mut Command, input: &str) -> String {
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(input.as_bytes()).await.unwrap();
+    drop(stdin);
+    let output = tokio::time::timeout(PATIENCE, child.wait_with_output())
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(!output.status.success());
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watch_shows_changes_as_they_happen() {
     let Some(kubectl) = Kubectl::start().await else { return };
     let mut child = kubectl

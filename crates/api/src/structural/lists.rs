@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use super::{List, Schema};
+use super::Schema;
 use crate::{
     field::{self, Path},
+    schema::ListKind,
     status::Cause,
 };
 
@@ -21,9 +22,9 @@ pub fn check(schema: &Schema, value: &Value, path: &Path, causes: &mut Vec<Cause
         }
         Value::Array(items) => {
             match &schema.list {
-                List::Atomic => {}
-                List::Set => repeated(items, path, causes),
-                List::Map(keys) => {
+                ListKind::Atomic => {}
+                ListKind::Set => repeated(items, path, causes),
+                ListKind::Map(keys) => {
                     if let Some(at) = items.iter().position(|item| !item.is_object() && !item.is_null()) {
                         let detail = "must be an object for an array of list-type map";
                         causes.push(field::invalid(&path.index(at), items[at].clone(), detail));
@@ -43,10 +44,10 @@ pub fn check(schema: &Schema, value: &Value, path: &Path, causes: &mut Vec<Cause
     }
 }
 
-fn key_of(item: &Value, keys: &[String]) -> Value {
+fn key_of(item: &Value, keys: &[Box<str>]) -> Value {
     let entries = keys
         .iter()
-        .filter_map(|key| Some((key.clone(), item.get(key)?.clone())));
+        .filter_map(|key| Some((key.to_string(), item.get(&**key)?.clone())));
     Value::Object(entries.collect::<Map<String, Value>>())
 }
 

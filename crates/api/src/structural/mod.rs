@@ -7,6 +7,7 @@
 mod definition;
 mod formats;
 mod lists;
+mod merging;
 mod normalize;
 mod rules;
 mod shape;
@@ -16,9 +17,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::status::Cause;
+use crate::{schema::ListKind, status::Cause};
 
 pub use definition::check_definition;
+pub use merging::Others;
 
 /// A compiled schema.
 #[derive(Debug, Default)]
@@ -32,7 +34,8 @@ pub struct Schema {
     additional: Additional,
     items: Option<Box<Schema>>,
     default: Option<Value>,
-    list: List,
+    list: ListKind,
+    atomic_map: bool,
     rules: Rules,
 }
 
@@ -79,14 +82,6 @@ enum Additional {
     Anything,
     Nothing,
     Of(Box<Schema>),
-}
-
-#[derive(Debug, Default, PartialEq, Eq)]
-enum List {
-    #[default]
-    Atomic,
-    Set,
-    Map(Vec<String>),
 }
 
 /// Constraints of values.
@@ -167,10 +162,16 @@ impl Schema {
                 .then(|| Box::new(Schema::compile(&schema["items"]))),
             default: schema.get("default").cloned(),
             list: match text("x-kubernetes-list-type") {
-                "set" => List::Set,
-                "map" => List::Map(texts("x-kubernetes-list-map-keys")),
-                _ => List::Atomic,
+                "set" => ListKind::Set,
+                "map" => ListKind::Map(
+                    texts("x-kubernetes-list-map-keys")
+                        .into_iter()
+                        .map(String::into_boxed_str)
+                        .collect(),
+                ),
+                _ => ListKind::Atomic,
             },
+            atomic_map: text("x-kubernetes-map-type") == "atomic",
             rules: Rules {
                 required: texts("required"),
                 allowed: schema["enum"].as_array().cloned().unwrap_or_default(),

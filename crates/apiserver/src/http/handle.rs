@@ -155,16 +155,19 @@ async fn answer(
 
     let duration = duration(&info, &query);
     // In-process loops wait for nobody, or a busy tenant would stop what makes it less busy.
-    let place = match request.extensions().get::<Identity>() {
-        Some(_) => None,
-        None => Some(edge.inflight.enter(plane.id, duration)?),
+    let in_process = request.extensions().get::<Identity>().is_some();
+    let place = match in_process {
+        true => None,
+        false => Some(edge.inflight.enter(plane.id, duration)?),
     };
     let context = Context {
+        manager: manager(&info, &query, request.headers()),
         plane,
         user,
         info,
         query,
         form: Form::Object,
+        in_process,
     };
     match duration {
         limits::Duration::Long => {
@@ -208,6 +211,15 @@ async fn dispatch(server: &ApiServer, mut context: Context, request: Request<Bod
         None => server.registry().handle(context, request).await?,
     };
     respond::encode(response, encoding).await
+}
+
+/// Under which name a write is noted.
+fn manager(info: &RequestInfo, query: &Query, headers: &HeaderMap) -> String {
+    if info.verb.is_read() || !query.field_manager.is_empty() {
+        return query.field_manager.clone();
+    }
+    let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    api::apply::manager_of_user_agent(user_agent.unwrap_or_default())
 }
 
 /// Reads the body within its limits and makes JSON of YAML. A patch's type says how it is meant; the registry reads it.

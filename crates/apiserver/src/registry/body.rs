@@ -35,23 +35,21 @@ pub fn patch_type(request: &Request<Body>, kind: &Kind) -> Result<PatchType, Sta
     let content_type = content_type(request);
     let supported = match kind {
         Kind::BuiltIn(_) => {
-            "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json"
+            "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, \
+             application/apply-patch+yaml"
         }
-        Kind::Custom(_) => "application/json-patch+json, application/merge-patch+json",
+        Kind::Custom(_) => "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
     };
-    let refuse = |why: &str| {
+    let refuse = || {
         Status::new(
             Reason::UnsupportedMediaType,
-            format!(
-                "{why}the body of the request was in an unknown format - accepted media types include: {supported}"
-            ),
+            format!("the body of the request was in an unknown format - accepted media types include: {supported}"),
         )
     };
     match PatchType::of_content_type(&content_type) {
-        Some(PatchType::Apply) => Err(refuse("server-side apply is not served yet; ")),
-        Some(PatchType::Strategic) if kind.custom().is_some() => Err(refuse("")),
+        Some(PatchType::Strategic) if kind.custom().is_some() => Err(refuse()),
         Some(patch) => Ok(patch),
-        None => Err(refuse("")),
+        None => Err(refuse()),
     }
 }
 

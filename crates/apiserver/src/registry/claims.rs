@@ -27,8 +27,6 @@ pub(super) struct Claims {
     /// Claimed by the write's own transaction. Otherwise they have been claimed, and are to be given back if the write
     /// comes to nothing.
     with_write: bool,
-    /// The object was changed by it.
-    pub changed: bool,
 }
 
 impl Claims {
@@ -39,7 +37,6 @@ impl Claims {
             addresses: Vec::new(),
             ports: Vec::new(),
             with_write: with_write(place, count),
-            changed: false,
         }
     }
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{
     Kind, Place, Registry, Stored, body, convert, definitions, forms, meta,
+    owners::{self, Noted},
     refusals::{self, bad_request},
     schema, services,
 };
@@ -42,9 +43,12 @@ impl Registry {
         kind: &Kind,
         request: Request<Body>,
     ) -> Result<Response<Body>, Status> {
+        owners::check_options(context, None)?;
         let mut read = body::object(kind, &body::bytes(request).await?, context.query.field_validation)?;
         read.warnings.extend(definitions::warnings(kind, &read.tree));
-        let created = self.create_object(context, kind, read.tree).await?;
+        let created = self
+            .create_object(context, kind, read.tree, Noted::creation(context, kind))
+            .await?;
         let shown = forms::Shown::new(kind, &context.form, &self.planes().world().clock);
         let warnings = [read.warnings, created.warnings].concat();
         Ok(forms::answer(
@@ -60,6 +64,7 @@ impl Registry {
         context: &Context,
         kind: &Kind,
         mut tree: Value,
+        noted: Noted,
     ) -> Result<Created, Status> {
         let world = self.planes().world();
         if kind.custom().is_some_and(|custom| custom.terminating) {
@@ -74,6 +79,16 @@ impl Registry {
             ));
         }
         default(kind, &mut tree);
+        match noted {
+            Noted::Update => {
+                let family = self.family(&context.plane, kind).await?;
+                self.write_of(context, &family, |write| write.created(&mut tree));
+            }
+            Noted::Never => meta::set(&mut tree, "managedFields", None),
+            Noted::UpdateOfAll | Noted::Already => {}
+        }
+        // They take no part in what follows, and are as large as the rest.
+        let owners = meta::take(&mut tree, "managedFields");
         convert::to_storage(kind, &mut tree);
         meta::strip_on_write(&mut tree);
         meta::set(&mut tree, "uid", Some(meta::random_uid(&*world.random).into()));
@@ -87,7 +102,7 @@ impl Registry {
                 meta::set(&mut tree, "name", Some(name.into()));
             }
             let name = meta::text(&tree, "name").to_owned();
-            match self.create_named(context, kind, &name, tree).await? {
+            match self.create_named(context, kind, &name, tree, owners.as_ref()).await? {
                 Made::New(created) => return Ok(created),
                 Made::Taken { .. } if generated && attempt < NAME_TRIES => {}
                 Made::Taken { by_one_that_goes } => {
@@ -102,7 +117,14 @@ impl Registry {
         unreachable!("the loop ends by its own count")
     }
 
-    async fn create_named(&self, context: &Context, kind: &Kind, name: &str, mut tree: Value) -> Result<Made, Status> {
+    async fn create_named(
+        &self,
+        context: &Context,
+        kind: &Kind,
+        name: &str,
+        mut tree: Value,
+        owners: Option<&Value>,
+    ) -> Result<Made, Status> {
         let place = Place {
             plane: &context.plane,
             kind,
@@ -131,6 +153,7 @@ impl Registry {
                 });
             }
             if context.dry_run() {
+                meta::set(&mut tree, "managedFields", owners.cloned());
                 let object = Object::from_tree(tree);
                 escalation::check(&self.edge().authorizer, self.planes(), context, None, &object).await?;
                 self.charge(&place, None, Some(object.tree()), Overdraft::Refused)
@@ -141,7 +164,10 @@ impl Registry {
                 };
                 return Ok(Made::New(Created { stored, warnings }));
             }
-            if let Some(stored) = self.write_new(context, &place, found.guard, tree.clone()).await? {
+            if let Some(stored) = self
+                .write_new(context, &place, found.guard, tree.clone(), owners)
+                .await?
+            {
                 if kind.is_core("resourcequotas") {
                     self.settle_quota(&place).await;
                 }
@@ -158,9 +184,11 @@ impl Registry {
         place: &Place<'_>,
         guard: Revision,
         mut tree: Value,
+        owners: Option<&Value>,
     ) -> Result<Option<Stored>, Status> {
-        let claims = services::allocate(self.planes(), place, &mut tree, None).await?;
+        meta::set(&mut tree, "managedFields", owners.cloned());
         let object = Object::from_tree(tree);
+        let (object, claims) = services::allocate(self.planes(), place, object, None).await?;
         let outcome = async {
             escalation::check(&self.edge().authorizer, self.planes(), context, None, &object).await?;
             let charge = self

@@ -8,6 +8,7 @@ use super::{
     Kind, Registry, body,
     delete::DeleteOptions,
     forms, meta,
+    owners::Noted,
     read::place,
     refusals::{self, bad_request},
     update::Aspect,
@@ -89,6 +90,9 @@ impl Registry {
     async fn spend(&self, context: &Context, budget: &Object, pod: &str) -> Result<(), Status> {
         let mut context = context.clone();
         context.info.name = Some(budget.name().to_owned());
+        // As upstream's server, which writes the budget's status by a client of its own.
+        "status".clone_into(&mut context.info.subresource);
+        "kube-apiserver".clone_into(&mut context.manager);
         // Whatever else has changed in the budget: its numbers are looked at again each time.
         context.info.verb = Verb::Patch;
         let now = meta::now(&*self.planes().world().clock);
@@ -98,7 +102,10 @@ impl Registry {
                 warnings: Vec::new(),
             })
         };
-        match self.update_object(&context, &budgets(), Aspect::Status, &change).await {
+        match self
+            .update_object(&context, &budgets(), Aspect::Status, Noted::Update, &change)
+            .await
+        {
             Ok(_) => Ok(()),
             Err(status) if matches!(status.reason, Reason::Conflict | Reason::Timeout) => {
                 Err(still_processed(budget.name()))
@@ -126,7 +133,8 @@ impl Registry {
                 warnings: Vec::new(),
             })
         };
-        self.update_object(&context, kind, Aspect::Status, &change).await?;
+        self.update_object(&context, kind, Aspect::Status, Noted::Never, &change)
+            .await?;
         Ok(())
     }
 }

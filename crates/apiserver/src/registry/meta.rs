@@ -60,10 +60,10 @@ pub fn random_suffix(random: &dyn Random) -> String {
         .collect()
 }
 
-/// What a client may not say of an object: it is computed, or not kept (managed fields, until server-side apply).
+/// What a client may not say of an object: it is computed, or not kept.
 pub fn strip_on_write(tree: &mut Value) {
     if let Some(metadata) = tree["metadata"].as_object_mut() {
-        for field in ["resourceVersion", "managedFields", "selfLink"] {
+        for field in ["resourceVersion", "selfLink"] {
             metadata.remove(field);
         }
     }
@@ -87,6 +87,11 @@ pub fn set(tree: &mut Value, field: &str, value: Option<Value>) {
             metadata.remove(field);
         }
     }
+}
+
+/// Takes a field of `metadata` out.
+pub fn take(tree: &mut Value, field: &str) -> Option<Value> {
+    tree["metadata"].as_object_mut()?.remove(field)
 }
 
 pub fn finalizers(tree: &Value) -> Vec<String> {

@@ -1,11 +1,12 @@
 //! Carrying requests out: every verb, generic over the table of resources.
 //!
 //! [`handle`](Registry::handle) resolves the resource and hands over to a file a verb: [`create`], [`read`] (get),
-//! [`list`], [`watch`], [`update`] (also patches and `status`), [`delete`]. What only some kinds have stands in a file
+//! [`list`], [`watch`], [`update`] (also patches and `status`), [`apply`], [`delete`]. What only some kinds have stands in a file
 //! of its own: [`scale`], [`pods`] (binding, streams), [`eviction`], [`services`] (addresses), [`definitions`].
 
 pub(crate) mod accepted_names;
 mod all_planes;
+mod apply;
 mod body;
 mod claims;
 mod convert;
@@ -21,6 +22,7 @@ mod kind;
 mod list;
 pub mod meta;
 mod objects;
+mod owners;
 mod patch;
 mod pods;
 mod projected;

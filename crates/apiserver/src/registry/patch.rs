@@ -1,7 +1,7 @@
 //! Patches from requests: read once, applied anew to each version of the object that is tried.
 
 use api::{
-    Reason, Resource, Status,
+    Resource, Status,
     decode::{self, Strictness},
     field::{self, Path},
     patch::{self, PatchType},
@@ -43,12 +43,7 @@ impl Patch {
             }
             PatchType::Merge => (Form::Merge(tree), twice),
             PatchType::Strategic => (Form::Strategic(tree), twice),
-            PatchType::Apply => {
-                return Err(Status::new(
-                    Reason::UnsupportedMediaType,
-                    "server-side apply is not served yet",
-                ));
-            }
+            PatchType::Apply => return Err(bad_request("a configuration is applied, not patched with")),
         };
         Ok(Patch { form, problems })
     }

@@ -7,6 +7,7 @@ use streaming::{PodStream, Subresource};
 
 use super::{
     Kind, Place, Registry, body, forms, meta,
+    owners::Noted,
     read::place,
     refusals::{self, bad_request},
     update::Aspect,
@@ -109,7 +110,8 @@ impl Registry {
             })
         };
         let _ = kind;
-        self.update_object(&context, &pods, Aspect::Binding, &change).await?;
+        self.update_object(&context, &pods, Aspect::Binding, Noted::Never, &change)
+            .await?;
         let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
         Ok(forms::tree(StatusCode::CREATED, &status))
     }

@@ -1,11 +1,19 @@
 //! `scale`: how many replicas an object wants and has, whatever its kind.
 
-use api::{Resource, Status, resource::Scope};
+use api::{
+    Resource, Status,
+    apply::{Filter, Managed, Write, scale},
+    patch::PatchType,
+    resource::Scope,
+};
 use http::{Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
-    Kind, Registry, body, forms, meta,
+    Kind, Registry,
+    apply::{Configuration, force},
+    body, forms, meta,
+    owners::{self, Family, Noted, Scales},
     patch::Patch,
     read::place,
     refusals::{self, bad_request},
@@ -20,8 +28,28 @@ use crate::{
 /// The kind by which patches of a scale are merged.
 static SCALES: Resource = Resource::built_in("autoscaling", "v1", "scales", "Scale", Scope::Namespaced);
 
-/// Makes the wanted scale of the current one.
-type Wanted = Box<dyn Fn(&Value) -> Result<Value, Status> + Send + Sync>;
+/// What the current scale becomes.
+enum Wanted {
+    Scale(Value),
+    Patched(Patch),
+    Applied(Configuration),
+}
+
+impl Wanted {
+    /// The wanted scale and, in it, who owns the number of replicas then.
+    fn of(&self, current: &Value, write: &Write<'_>, context: &Context) -> Result<Value, Status> {
+        let mut scale = match self {
+            Wanted::Applied(config) => return write.applied(Some(current), &config.tree, force(context)),
+            Wanted::Scale(scale) => scale.clone(),
+            Wanted::Patched(patch) => patch.apply(&SCALES, current)?,
+        };
+        if !scale["metadata"].is_object() {
+            scale["metadata"] = json!({});
+        }
+        write.updated(current, &mut scale);
+        Ok(scale)
+    }
+}
 
 impl Registry {
     pub(super) async fn scale(
@@ -30,7 +58,7 @@ impl Registry {
         kind: &Kind,
         request: Request<Body>,
     ) -> Result<Response<Body>, Status> {
-        let paths = paths(kind).ok_or_else(refusals::unknown_resource)?;
+        let paths = paths_of(kind).ok_or_else(refusals::unknown_resource)?;
         if context.info.verb == Verb::Get {
             let place = place(context, kind);
             let stored = place
@@ -41,19 +69,37 @@ impl Registry {
             let shown = forms::Shown::new(kind, &Form::Object, &self.planes().world().clock);
             return Ok(forms::tree(StatusCode::OK, &scale_of(&paths, &shown.tree(&stored))));
         }
-        let wanted: Wanted = if context.info.verb == Verb::Patch {
+        let wanted = if context.info.verb == Verb::Patch {
             let patch_type = body::patch_type(&request, kind)?;
-            let patch = Patch::read(patch_type, body::bytes(request).await?)?;
-            Box::new(move |scale| patch.apply(&SCALES, scale))
+            owners::check_options(context, Some(patch_type))?;
+            let bytes = body::bytes(request).await?;
+            match patch_type {
+                PatchType::Apply => Wanted::Applied(Configuration::read(bytes, context.query.field_validation)?),
+                patch_type => Wanted::Patched(Patch::read(patch_type, bytes)?),
+            }
         } else {
+            owners::check_options(context, None)?;
             let scale = body::json(&body::bytes(request).await?)?;
             if !scale["kind"].is_null() && scale["kind"] != "Scale" {
                 return Err(bad_request(format!("{} is not a Scale", scale["kind"])));
             }
-            Box::new(move |_| Ok(scale.clone()))
+            Wanted::Scale(scale)
+        };
+        let family = self.family(&context.plane, kind).await?;
+        let now = meta::now(&*self.planes().world().clock);
+        let write = Write {
+            versions: &Scales,
+            filter: &Filter::All,
+            resource: &SCALES,
+            subresource: "scale",
+            manager: &context.manager,
+            now: &now,
         };
         let change = |current: &Value| {
-            let scale = wanted(&scale_of(&paths, current))?;
+            let mut shown = scale_of(&paths, current);
+            let parent = Managed::read(&current["metadata"]["managedFields"]).unwrap_or_default();
+            meta::set(&mut shown, "managedFields", scale::to_scale(&parent, &family).write());
+            let scale = wanted.of(&shown, &write, context)?;
             let replicas = match &scale["spec"]["replicas"] {
                 Value::Null => 0,
                 replicas => replicas
@@ -82,12 +128,15 @@ impl Registry {
                 }
             }
             set_path(&mut tree, &paths.spec_replicas, replicas.into());
+            meta::set(&mut tree, "managedFields", owners_of(kind, &family, &parent, &scale));
             Ok(body::Read {
                 tree,
                 warnings: Vec::new(),
             })
         };
-        let updated = self.update_object(context, kind, Aspect::Main, &change).await?;
+        let updated = self
+            .update_object(context, kind, Aspect::Main, Noted::Already, &change)
+            .await?;
         let shown = forms::Shown::new(kind, &Form::Object, &self.planes().world().clock);
         Ok(forms::tree(
             StatusCode::OK,
@@ -96,7 +145,14 @@ impl Registry {
     }
 }
 
-fn paths(kind: &Kind) -> Option<ScalePaths> {
+/// The owners of the object whose scale has changed.
+fn owners_of(kind: &Kind, family: &Family, parent: &Managed, scale: &Value) -> Option<Value> {
+    let of_scale = Managed::read(&scale["metadata"]["managedFields"]).unwrap_or_default();
+    scale::to_parent(parent, of_scale, &kind.resource().api_version(), family).write()
+}
+
+/// Where a kind that can be scaled keeps its numbers.
+pub(super) fn paths_of(kind: &Kind) -> Option<ScalePaths> {
     match kind {
         Kind::Custom(custom) => custom.scale.clone(),
         Kind::BuiltIn(_) => Some(ScalePaths {

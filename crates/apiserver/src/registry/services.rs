@@ -8,7 +8,7 @@
 
 use std::net::Ipv4Addr;
 
-use api::{Status, status::Cause};
+use api::{Object, Status, status::Cause};
 use serde_json::{Value, json};
 
 use super::{Place, claims::Claims, refusals};
@@ -18,25 +18,23 @@ use crate::planes::{Planes, addresses::Taken};
 pub(super) async fn allocate(
     planes: &Planes,
     place: &Place<'_>,
-    tree: &mut Value,
+    object: Object,
     old: Option<&Value>,
-) -> Result<Claims, Status> {
-    let ports = tree["spec"]["ports"].as_array().map_or(0, Vec::len);
+) -> Result<(Object, Claims), Status> {
+    let ports = object.tree()["spec"]["ports"].as_array().map_or(0, Vec::len);
     let mut claims = Claims::new(place, ports + 1);
     if !place.kind.is_core("services") {
-        return Ok(claims);
+        return Ok((object, claims));
     }
-    let before = tree.clone();
+    let mut tree = object.tree().clone();
     let allocated = async {
-        allocate_address(planes, place, tree, old, &mut claims).await?;
-        allocate_ports(planes, place, tree, old, &mut claims).await?;
-        allocate_health_port(planes, tree, &mut claims).await
+        allocate_address(planes, place, &mut tree, old, &mut claims).await?;
+        allocate_ports(planes, place, &mut tree, old, &mut claims).await?;
+        allocate_health_port(planes, &mut tree, &mut claims).await
     };
     match allocated.await {
-        Ok(()) => {
-            claims.changed = *tree != before;
-            Ok(claims)
-        }
+        Ok(()) if tree == *object.tree() => Ok((object, claims)),
+        Ok(()) => Ok((Object::from_tree(tree), claims)),
         Err(status) => {
             claims.give_back(planes).await;
             Err(status)

@@ -5,6 +5,7 @@
 
 use api::{
     Object, Status,
+    patch::PatchType,
     strategy::{self, Part},
     validate::{self, pod_parts},
 };
@@ -12,11 +13,14 @@ use http::{Request, Response, StatusCode};
 use serde_json::Value;
 
 use super::{
-    Kind, Place, Registry, Stored, body,
+    Kind, Place, Registry, Stored,
+    apply::Configuration,
+    body,
     claims::Releases,
     convert,
     create::{check_namespace, default, refuse_invalid},
     definitions, forms, meta,
+    owners::{self, Noted},
     patch::Patch,
     read::place,
     refusals::{self, MODIFIED, bad_request},
@@ -75,19 +79,31 @@ impl Registry {
         let validation = context.query.field_validation;
         let updated = if context.info.verb == Verb::Patch {
             let patch_type = body::patch_type(&request, kind)?;
-            let patch = Patch::read(patch_type, body::bytes(request).await?)?;
-            self.update_object(context, kind, aspect, &|current| {
-                patch.object(kind, current, validation)
-            })
-            .await?
+            owners::check_options(context, Some(patch_type))?;
+            let bytes = body::bytes(request).await?;
+            if patch_type == PatchType::Apply {
+                let config = Configuration::read(bytes, validation)?;
+                self.apply(context, kind, aspect, &config).await?
+            } else {
+                let noted = match patch_type {
+                    PatchType::Json => Noted::UpdateOfAll,
+                    _ => Noted::Update,
+                };
+                let patch = Patch::read(patch_type, bytes)?;
+                self.update_object(context, kind, aspect, noted, &|current| {
+                    patch.object(kind, current, validation)
+                })
+                .await?
+            }
         } else {
+            owners::check_options(context, None)?;
             let read = body::object(kind, &body::bytes(request).await?, validation)?;
             if aspect == Aspect::Main
                 && let Some(created) = self.create_by_update(context, kind, &read).await?
             {
                 created
             } else {
-                self.update_object(context, kind, aspect, &|_| {
+                self.update_object(context, kind, aspect, Noted::Update, &|_| {
                     Ok(body::Read {
                         tree: read.tree.clone(),
                         warnings: read.warnings.clone(),
@@ -124,7 +140,9 @@ impl Registry {
         let mut tree = read.tree.clone();
         check_name(context, &mut tree)?;
         meta::set(&mut tree, "resourceVersion", None);
-        let created = self.create_object(context, kind, tree).await?;
+        self.require_create(context).await?;
+        let noted = Noted::creation(context, kind);
+        let created = self.create_object(context, kind, tree, noted).await?;
         Ok(Some(Updated {
             stored: created.stored,
             created: true,
@@ -137,27 +155,46 @@ impl Registry {
         context: &Context,
         kind: &Kind,
         aspect: Aspect,
+        noted: Noted,
         change: &Change<'_>,
     ) -> Result<Updated, Status> {
         let place = place(context, kind);
+        let family = self.family(&context.plane, kind).await?;
         for _ in 0..TRIES {
             let found = place.read().await?;
             let current = found.stored.ok_or_else(|| refusals::not_found(kind, place.name))?;
             let shown = forms::Shown::new(kind, &crate::Form::Object, &self.planes().world().clock);
-            let body::Read { mut tree, mut warnings } = change(&shown.tree(&current))?;
+            let mut live = shown.tree(&current);
+            let hidden = match noted {
+                Noted::Update | Noted::Never => meta::take(&mut live, "managedFields"),
+                Noted::UpdateOfAll | Noted::Already => None,
+            };
+            let body::Read { mut tree, mut warnings } = change(&live)?;
             check_name(context, &mut tree)?;
             check_namespace(context, kind, &mut tree)?;
             let pinned = check_preconditions(context, kind, &current, &tree)?;
 
             default(kind, &mut tree);
+            if noted == Noted::Never {
+                meta::set(&mut tree, "managedFields", hidden);
+            } else if noted != Noted::Already {
+                if hidden.is_some() {
+                    meta::set(&mut live, "managedFields", hidden);
+                }
+                self.write_of(context, &family, |write| write.updated(&live, &mut tree));
+            }
             convert::to_storage(kind, &mut tree);
             meta::strip_on_write(&mut tree);
+            // Whatever part of the object a door keeps: who owns it has been said.
+            let owners = meta::take(&mut tree, "managedFields");
             warnings.extend(self.prepare(&place, aspect, &mut tree, current.object.tree()).await?);
             if kind.is_core("resourcequotas") && aspect == Aspect::Status {
                 // What is used is the server's own to say; asked to change it, it counts anew.
                 tree["status"] = self.count_quota(&place, &tree, found.now).await?;
             }
 
+            meta::set(&mut tree, "managedFields", owners);
+            api::apply::keep_times(current.object.tree(), &mut tree);
             let object = Object::from_tree(tree);
             let done = |stored| Updated {
                 stored,
@@ -188,14 +225,9 @@ impl Registry {
                     None => continue,
                 }
             }
-            let mut tree = object.tree().clone();
             let lease = self.lease(&place).await?;
-            let claims = services::allocate(self.planes(), &place, &mut tree, Some(current.object.tree())).await?;
-            let object = if claims.changed {
-                Object::from_tree(tree)
-            } else {
-                object
-            };
+            let (object, claims) =
+                services::allocate(self.planes(), &place, object, Some(current.object.tree())).await?;
             let put = async {
                 let (old, new) = (current.object.tree(), object.tree());
                 let releases = Releases::of(self.planes(), &place, old, Some(new)).await?;
@@ -313,7 +345,7 @@ pub(super) fn is_over(kind: &Kind, tree: &Value) -> bool {
 }
 
 /// Puts the request's name into the object, or refuses another one.
-fn check_name(context: &Context, tree: &mut Value) -> Result<(), Status> {
+pub(super) fn check_name(context: &Context, tree: &mut Value) -> Result<(), Status> {
     let wanted = context.info.name.as_deref().unwrap_or_default();
     match meta::text(tree, "name") {
         "" => {

@@ -1,6 +1,7 @@
 //! The core, driven through the service in memory: no sockets, no TLS, the caller's identity given.
 
 mod admission;
+mod apply;
 mod definitions;
 mod deletion;
 mod evictions;

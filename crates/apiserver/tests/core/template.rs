@@ -169,6 +169,7 @@ fn comparable(mut tree: Value) -> Value {
                     "uid",
                     "resourceVersion",
                     "creationTimestamp",
+                    "time",
                     "continue",
                     "ca.crt",
                     "client-ca-file",

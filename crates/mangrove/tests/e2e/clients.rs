@@ -132,13 +132,20 @@ async fn a_deployment_runs_and_its_pod_is_evicted(client: &Client) {
     let (params, patch) = (PatchParams::default(), Patch::Merge(&scale));
     let scaled = deployments.patch_scale("rusty", &params, &patch).await.unwrap();
     assert_eq!(scaled.spec.unwrap().replicas, Some(0));
-    let applied = deployments
-        .patch("rusty", &PatchParams::apply("test"), &Patch::Apply(&scale))
-        .await;
+    let config = json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": 1}});
+    let (theirs, forced) = (PatchParams::apply("test"), PatchParams::apply("test").force());
+    let applied = deployments.patch("rusty", &theirs, &Patch::Apply(&config)).await;
     let Err(kube::Error::Api(refused)) = applied else {
-        panic!("server-side apply is not served yet")
+        panic!("the number of replicas is who scaled's")
     };
-    assert_eq!(refused.code, 415, "{}", refused.message);
+    assert_eq!(refused.code, 409, "{}", refused.message);
+    let applied = deployments
+        .patch("rusty", &forced, &Patch::Apply(&config))
+        .await
+        .unwrap();
+    assert_eq!(applied.spec.unwrap().replicas, Some(1));
+    let owners = applied.metadata.managed_fields.unwrap_or_default();
+    assert!(owners.iter().any(|owner| owner.manager.as_deref() == Some("test")));
     let foreground = DeleteParams::foreground();
     deployments.delete("rusty", &foreground).await.unwrap();
 }

@@ -54,7 +54,7 @@ impl Words {
 
     /// What a command said, as it is each time.
     pub fn settled(&self, command: &str, text: &str) -> String {
-        let mut lines: Vec<String> = text.lines().map(|line| self.line(line)).collect();
+        let mut lines: Vec<String> = without_owners(text).map(|line| self.line(line)).collect();
         if command.starts_with("rollout status") {
             // How far it was when it was asked is chance; how it ended is not.
             lines = lines.pop().into_iter().collect();
@@ -79,6 +79,21 @@ impl Words {
         line = replace_word(&line, &self.node, "<node>");
         columns(&line)
     }
+}
+
+/// Old kubectls show who owns which fields, in the order of the seconds in which they wrote.
+fn without_owners(text: &str) -> impl Iterator<Item = &str> {
+    let mut owners: Option<&str> = None;
+    text.lines().filter(move |line| {
+        let inside = owners.and_then(|indent| line.strip_prefix(indent));
+        if inside.is_some_and(|rest| rest.starts_with(['-', ' '])) {
+            return false;
+        }
+        owners = line
+            .strip_suffix("managedFields:")
+            .filter(|indent| indent.trim().is_empty());
+        owners.is_none()
+    })
 }
 
 /// Columns are as wide as their widest value: two spaces stand for any number. Indents stay.

@@ -507,9 +507,6 @@ fn kinds_of_ones_own_are_checked_by_their_schema(acme: &Kubectl) {
 }
 
 fn what_is_not_done_yet_is_refused_clearly(acme: &Kubectl) {
-    let manifest = r#"{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "note"}}"#;
-    let complaint = Said::with_input(&mut acme.command(&["apply", "--server-side", "-f", "-"]), manifest).complaint();
-    assert!(complaint.contains("server-side apply"), "{complaint}");
     let host = r#"{"spec": {"hostNetwork": true}}"#;
     let run = ["run", "host", "--image=mangrove.test/web:1", "--overrides", host];
     acme.run(&run);
