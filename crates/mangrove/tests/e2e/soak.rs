@@ -16,6 +16,9 @@ use crate::{apply_web, platform_with_image, rolled_out};
 
 /// A sign of life in every run; `cargo xtask long` asks for an hour.
 const SECONDS: u64 = 20;
+/// A round begins no sooner after the one before: history has as much in it at the end as at the beginning, whatever else
+/// the machine does meanwhile.
+const ROUND_TAKES: Duration = Duration::from_secs(10);
 /// History is kept for some minutes and caches fill: memory is compared from here on.
 const SETTLED: Duration = Duration::from_secs(1200);
 /// A comparison of memory needs so many samples.
@@ -54,6 +57,7 @@ fn tenants_that_come_and_go_leave_memory_and_descriptors_flat() {
     let mut samples: Vec<Sample> = Vec::new();
     let mut shown = Duration::ZERO;
     for round in 1.. {
+        let round_begin = Instant::now();
         come_and_go(&platform, &stays, round);
         nothing_is_left(&platform, &before);
         assert_eq!(
@@ -70,6 +74,7 @@ fn tenants_that_come_and_go_leave_memory_and_descriptors_flat() {
         if sample.at >= duration {
             break;
         }
+        std::thread::sleep(ROUND_TAKES.saturating_sub(round_begin.elapsed()));
     }
 
     let last = samples[samples.len() - 1];
