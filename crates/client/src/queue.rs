@@ -19,8 +19,13 @@ pub struct QueueOptions {
     pub retry_first: Duration,
     pub retry_longest: Duration,
     /// Keys of one lane in work at once, so that a lane whose work hangs does not take all workers; `None` is any number.
+    /// A heavier lane has its weight times as many, up to four times: what goes at one speed is shared by how much is
+    /// under way, not by turns alone.
     pub lane_workers: Option<usize>,
 }
+
+/// How many times as many workers the heaviest lane may hold as one of weight 1.
+pub(crate) const HEAVY_MAX: u32 = 4;
 
 impl Default for QueueOptions {
     fn default() -> QueueOptions {
@@ -242,7 +247,11 @@ impl<K: Hash + Eq + Clone, L: Hash + Eq + Clone> Inner<K, L> {
             return state.ready.pop(&self.weight_of, |_| true);
         };
         let working = &state.lane_working;
-        let may_go = |lane: &L| working.get(lane).is_none_or(|working| *working < limit);
+        let heavier = |lane: &L| limit * (self.weight_of)(lane).clamp(1, HEAVY_MAX) as usize;
+        let may_go = |lane: &L| {
+            let working = working.get(lane).copied().unwrap_or(0);
+            working < limit || working < heavier(lane)
+        };
         let key = state.ready.pop(&self.weight_of, may_go)?;
         *state.lane_working.entry((self.lane_of)(&key)).or_default() += 1;
         Some(key)

@@ -103,6 +103,31 @@ async fn a_lane_whose_work_hangs_leaves_workers_to_the_others_and_goes_on_later(
 }
 
 #[tokio::test]
+async fn a_heavier_lane_has_more_in_work_but_not_all() {
+    let options = QueueOptions {
+        lane_workers: Some(1),
+        ..QueueOptions::default()
+    };
+    let weight = |lane: &char| if *lane == 'a' { 100 } else { 1 };
+    let queue = WorkQueue::fair(&World::real(), options, |(lane, _): &(char, u32)| *lane, weight);
+    for number in 0..10 {
+        queue.add(('a', number));
+        queue.add(('b', number));
+    }
+
+    let mut in_work = Vec::new();
+    for _ in 0..5 {
+        in_work.push(queue.next().await);
+    }
+
+    assert_eq!(
+        in_work.iter().filter(|work| work.key().0 == 'a').count(),
+        crate::queue::HEAVY_MAX as usize
+    );
+    assert_eq!(now(&queue).await, None, "both have all that they may have");
+}
+
+#[tokio::test]
 async fn failures_are_counted_by_key_until_forgotten() {
     let queue = WorkQueue::new(&World::real());
     (0..3).for_each(|_| queue.retry("a"));

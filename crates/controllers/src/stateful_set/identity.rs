@@ -131,7 +131,9 @@ pub fn owners_patch(claim: &Object, set: &Object, retention: Retention, condemne
     {
         changes.push(json!({"apiVersion": "v1", "kind": "Pod", "name": pod.name(), "uid": pod.uid()}));
     }
-    (!changes.is_empty()).then(|| json!({"metadata": {"uid": claim.uid(), "ownerReferences": changes}}))
+    (!changes.is_empty()).then(|| {
+        json!({"metadata": {"uid": claim.uid(), "resourceVersion": claim.resource_version(), "ownerReferences": changes}})
+    })
 }
 
 #[cfg(test)]
@@ -212,7 +214,9 @@ mod tests {
         let set = set();
         let pod = Object::from_tree(json!({"metadata": {"name": "web-1", "uid": "p"}}));
         let claim = |owners: Value| {
-            Object::from_tree(json!({"metadata": {"name": "data-web-1", "uid": "c", "ownerReferences": owners}}))
+            Object::from_tree(
+                json!({"metadata": {"name": "data-web-1", "uid": "c", "resourceVersion": "7", "ownerReferences": owners}}),
+            )
         };
         let of_set = json!({"kind": "StatefulSet", "name": "web", "uid": "s"});
         let of_pod = json!({"kind": "Pod", "name": "web-1", "uid": "p"});
@@ -237,6 +241,10 @@ mod tests {
             json!({"$patch": "delete", "uid": "s"})
         );
         assert_eq!(condemned["metadata"]["ownerReferences"][1]["uid"], "p");
+        assert_eq!(
+            condemned["metadata"]["resourceVersion"], "7",
+            "only of the claim that was seen"
+        );
         assert_eq!(owners_patch(&claim(json!([of_pod])), &set, both, Some(&pod)), None);
     }
 }

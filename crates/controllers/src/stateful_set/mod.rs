@@ -299,8 +299,18 @@ impl StatefulSets {
         let spec = Spec::of(pass.set);
         let condemned = condemned || !spec.ordinals().contains(&ordinal);
         for (_, name) in identity::claim_names(pass.set, ordinal) {
-            let Some(claim) = self.claims.get(&pass.key.sibling(&name)) else {
-                continue;
+            let claim = match self.claims.get(&pass.key.sibling(&name)) {
+                Some(claim) => claim,
+                // It may have been made a moment ago, and nobody comes back to it once its Pod is gone.
+                None if condemned => match pass
+                    .client
+                    .get(&PERSISTENT_VOLUME_CLAIMS, pass.key.namespace(), &name)
+                    .await
+                {
+                    Err(error) if error.is_not_found() => continue,
+                    live => live?,
+                },
+                None => continue,
             };
             let Some(patch) = identity::owners_patch(&claim, pass.set, spec.retention, condemned.then_some(pod)) else {
                 continue;
@@ -314,7 +324,11 @@ impl StatefulSets {
                     &Patch::Strategic(patch),
                 )
                 .await;
-            settled(patched)?;
+            match patched {
+                Err(error) if error.is_not_found() => {}
+                // A conflict too: the claim has other owners than were seen, and its Pod stays until it has the right ones.
+                done => drop(done?),
+            }
         }
         Ok(())
     }

@@ -209,8 +209,10 @@ impl Running<'_> {
             }
             "until" => {
                 let (text, command) = rest.split_once(' ').expect("a text and a command");
-                self.kubectl
-                    .until(line, |_| self.run(command).out.contains(text).then_some(()));
+                self.kubectl.until(line, |_| {
+                    let said = self.run(command);
+                    (said.out.contains(text) || said.err.contains(text)).then_some(())
+                });
             }
             other => panic!("there is no wait {other:?}"),
         }

@@ -35,6 +35,8 @@ struct State {
     /// Requests that were to change something, but for token requests and the like.
     writes: Mutex<Vec<String>>,
     refused: watch::Sender<Vec<(String, Instant)>>,
+    /// Writes to paths that end so wait.
+    held_back: watch::Sender<Option<&'static str>>,
 }
 
 impl Gate {
@@ -45,6 +47,7 @@ impl Gate {
                 trouble: Mutex::new(None),
                 writes: Mutex::new(Vec::new()),
                 refused: watch::Sender::new(Vec::new()),
+                held_back: watch::Sender::new(None),
             }),
         }
     }
@@ -60,6 +63,15 @@ impl Gate {
 
     pub fn no_trouble(&self) {
         *self.state.trouble.lock().unwrap() = None;
+    }
+
+    /// From now on writes to paths that end so are noted, and wait until they are let go.
+    pub fn hold_back(&self, end: &'static str) {
+        self.state.held_back.send_replace(Some(end));
+    }
+
+    pub fn let_go(&self) {
+        self.state.held_back.send_replace(None);
     }
 
     pub fn forget_writes(&self) {
@@ -94,7 +106,8 @@ impl Service<Request<Body>> for Gate {
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let path = request.uri().path().to_owned();
-        if request.method() != Method::GET {
+        let writes = request.method() != Method::GET;
+        if writes {
             self.state
                 .writes
                 .lock()
@@ -117,6 +130,13 @@ impl Service<Request<Body>> for Gate {
         request
             .extensions_mut()
             .insert(Identity::new("syncer", &["system:masters", "system:authenticated"]));
-        self.server.call(request)
+        let answer = self.server.call(request);
+        let mut held_back = self.state.held_back.subscribe();
+        Box::pin(async move {
+            let free = |end: &Option<&str>| !writes || end.is_none_or(|end| !path.ends_with(end));
+            // The gate, and what it holds back, outlives whoever waits at it.
+            drop(held_back.wait_for(free).await);
+            answer.await
+        })
     }
 }

@@ -1,10 +1,12 @@
 //! Tenants take turns in the syncer, by the weights of their VirtualClusters.
 
+use std::time::Duration;
+
 use api::resource::{PODS, VIRTUAL_CLUSTERS};
 use client::Patch;
 use serde_json::json;
 
-use crate::harness::{House, Tenant};
+use crate::harness::{House, Tenant, until};
 
 const PODS_EACH: usize = 60;
 
@@ -23,19 +25,29 @@ async fn a_heavier_tenant_gets_its_weight_in_turns_and_no_other_starves() {
     let mut house = House::open().await;
     let heavy = house.tenant_with("heavy", json!({"weight": 9})).await;
     let light = house.tenant("light").await;
-    // Both have their backlog when the syncer begins.
+    // Both have their backlog before the first of them gets anything.
     house.stop_syncer().await;
     flood(&light).await;
     flood(&heavy).await;
     house.gate.forget_writes();
+    house.gate.hold_back("/pods");
     house.start_syncer();
-    for tenant in [&heavy, &light] {
-        for number in 0..PODS_EACH {
-            house
-                .super_object(tenant, &PODS, &format!("web-{number}"), |_| true)
-                .await;
-        }
+    let of = |tenant: &Tenant, path: &str| path.contains(&format!("/namespaces/{}-", tenant.name));
+    let waits = |tenant: &Tenant| {
+        house
+            .gate
+            .writes()
+            .iter()
+            .any(|path| path.ends_with("/pods") && of(tenant, path))
+    };
+    while !(waits(&heavy) && waits(&light)) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
+    house.gate.let_go();
+    until("all Pods are below", &house.below, &PODS, None, |pods| {
+        (pods.len() == 2 * PODS_EACH).then_some(())
+    })
+    .await;
 
     // The order in which Pods were made below.
     let made: Vec<String> = house
@@ -44,14 +56,19 @@ async fn a_heavier_tenant_gets_its_weight_in_turns_and_no_other_starves() {
         .into_iter()
         .filter(|write| write.starts_with("POST") && write.ends_with("/pods"))
         .collect();
-    let of = |tenant: &Tenant, path: &str| path.contains(&format!("/namespaces/{}-", tenant.name));
-    let last_heavy = made.iter().rposition(|path| of(&heavy, path)).unwrap();
-    let light_before = made[..last_heavy].iter().filter(|path| of(&light, path)).count();
+    // Some are made once more at the end, before it was seen that they are there.
+    let half = made
+        .iter()
+        .enumerate()
+        .filter(|(_, path)| of(&heavy, path))
+        .nth(PODS_EACH / 2);
+    let (half, _) = half.expect("all were made");
+    let light_before = made[..half].iter().filter(|path| of(&light, path)).count();
     let first_light = made.iter().position(|path| of(&light, path)).unwrap();
     assert!(
-        light_before < PODS_EACH * 2 / 3,
-        "the lighter one did not wait: {light_before} of {}",
-        made.len()
+        light_before < PODS_EACH / 4,
+        "the lighter one did not wait: {light_before} while the other got {}",
+        PODS_EACH / 2
     );
     assert!(first_light < PODS_EACH, "the lighter one was starved: {first_light}");
 }
