@@ -11,11 +11,18 @@ pub struct Needed {
     what_for: &'static str,
 }
 
-pub const BUILD: &[Needed] = &[Needed {
-    program: "protoc",
-    package: "protobuf-compiler",
-    what_for: "compiles the CRI and etcd protocols",
-}];
+pub const BUILD: &[Needed] = &[
+    Needed {
+        program: "protoc",
+        package: "protobuf-compiler",
+        what_for: "compiles the CRI and etcd protocols",
+    },
+    Needed {
+        program: "make",
+        package: "make",
+        what_for: "builds the allocator",
+    },
+];
 
 pub const DEMO: &[Needed] = &[
     Needed {

@@ -11,7 +11,7 @@ use api::{
 };
 use serde_json::Value;
 
-use super::{Kind, Registry, convert, meta, scale::paths_of};
+use super::{Kind, Registry, convert, meta, scale::paths_of, update::Aspect};
 use crate::{
     context::{Context, Verb},
     planes::{CustomResource, Plane},
@@ -36,6 +36,16 @@ impl Noted {
     pub(super) fn creation(context: &Context, kind: &Kind) -> Noted {
         let transient = kind.is_core("events") || kind.is("coordination.k8s.io", "leases");
         if context.in_process && transient {
+            Noted::Never
+        } else {
+            Noted::Update
+        }
+    }
+
+    /// Of an object that is changed, or its part. The status that our own loops give a definition's objects is theirs
+    /// alone: nobody could conflict with it.
+    pub(super) fn change(context: &Context, kind: &Kind, aspect: Aspect) -> Noted {
+        if context.in_process && aspect == Aspect::Status && kind.definition().is_some() {
             Noted::Never
         } else {
             Noted::Update

@@ -87,7 +87,7 @@ impl Registry {
             } else {
                 let noted = match patch_type {
                     PatchType::Json => Noted::UpdateOfAll,
-                    _ => Noted::Update,
+                    _ => Noted::change(context, kind, aspect),
                 };
                 let patch = Patch::read(patch_type, bytes)?;
                 self.update_object(context, kind, aspect, noted, &|current| {
@@ -103,7 +103,8 @@ impl Registry {
             {
                 created
             } else {
-                self.update_object(context, kind, aspect, Noted::Update, &|_| {
+                let noted = Noted::change(context, kind, aspect);
+                self.update_object(context, kind, aspect, noted, &|_| {
                     Ok(body::Read {
                         tree: read.tree.clone(),
                         warnings: read.warnings.clone(),

@@ -352,6 +352,19 @@ async fn what_the_server_does_by_itself_is_nobodys() {
     assert_eq!(owners(&after), ["one Apply"]);
     assert_eq!(fields(&after, "one"), fields(&said, "one"));
     assert_eq!(owners(&event), Vec::<String>::new(), "a loop's event is not noted");
+
+    api.made("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &crontabs())
+        .await;
+    let path = "/apis/stable.example.com/v1/namespaces/default/crontabs";
+    let crontab = json!({"apiVersion": "stable.example.com/v1", "kind": "CronTab", "metadata": {"name": "c"}, "spec": {"cronSpec": "* * * * *", "replicas": 1}});
+    let made = api.made(&format!("{path}?fieldManager=one"), &crontab).await;
+    let status = json!({"status": {"replicas": 1}});
+    let (code, told) = api.merge(&format!("{path}/c/status?fieldManager=two"), &status).await;
+    assert_eq!((code.as_u16(), &told["status"]), (200, &status["status"]));
+    assert_eq!(
+        told["metadata"]["managedFields"], made["metadata"]["managedFields"],
+        "a loop's status of a custom object is not noted"
+    );
 }
 
 #[tokio::test]
