@@ -1,14 +1,15 @@
-//! Kubernetes' protobuf, read: what typed Go clients send, as the JSON it stands for.
+//! Kubernetes' protobuf, as the JSON it stands for, and back: what typed Go clients speak.
 //!
-//! One decoder for all messages, driven by [`table`]; [`special`] has the few whose JSON is not their fields. Only
-//! reading: every client that writes protobuf reads JSON, if the answer says so.
+//! One decoder and one encoder for all messages, driven by [`table`]; [`special`] has the few whose JSON is not their fields.
 
+mod encode;
 mod special;
 mod table;
 mod wire;
 
 use serde_json::{Map, Value};
 
+pub use encode::{encode, encode_event};
 use table::{Field, Label, Message, Type};
 use wire::{Reader, Wire};
 
@@ -30,6 +31,13 @@ pub enum Error {
     UnknownKind { api_version: String, kind: String },
     #[error("the body's encoding {0:?} is not known")]
     Encoding(String),
+    #[error("the object is not as its kind is, so that it has no protobuf")]
+    Unlike,
+}
+
+/// Whether there is a message for the kind.
+pub fn knows(api_version: &str, kind: &str) -> bool {
+    table::of_kind(api_version, kind).is_some()
 }
 
 /// Reads an object with its envelope; `apiVersion` and `kind` are the envelope's.

@@ -26,7 +26,7 @@ pub struct Message {
 
 #[derive(Debug)]
 pub struct Field {
-    number: u32,
+    pub number: u32,
     pub json: &'static str,
     pub kind: Type,
     pub label: Label,
@@ -69,6 +69,11 @@ impl Message {
     pub fn field(&self, number: u32) -> Option<&Field> {
         let at = self.fields.binary_search_by_key(&number, |field| field.number).ok()?;
         Some(&self.fields[at])
+    }
+
+    /// By number.
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
     }
 }
 

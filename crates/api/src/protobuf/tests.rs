@@ -164,6 +164,33 @@ fn every_golden_object_decodes_to_its_json() {
     assert_eq!(compared, 171);
 }
 
+#[test]
+fn every_golden_object_encodes_to_its_bytes() {
+    let (mut compared, mut wrong) = (0, Vec::new());
+    for (name, golden) in golden() {
+        let tree = &golden["json"];
+        if is_never_sent(&name) {
+            continue;
+        }
+        let expected = STANDARD.decode(golden["pb"].as_str().unwrap()).unwrap();
+        match encode(tree) {
+            Ok(encoded) if encoded == expected => {}
+            Ok(encoded) => {
+                let at = encoded.iter().zip(&expected).position(|(one, other)| one != other);
+                wrong.push(format!(
+                    "{name}: {} bytes instead of {}, from {at:?} on",
+                    encoded.len(),
+                    expected.len()
+                ));
+            }
+            Err(error) => wrong.push(format!("{name}: {error}")),
+        }
+        compared += 1;
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+    assert_eq!(compared, 174);
+}
+
 /// What is sent to a plane is of a kind that it serves, so each of those has a message.
 #[test]
 fn every_kind_that_is_served_has_a_golden_object() {
@@ -202,7 +229,11 @@ proptest::proptest! {
             "CustomResourceDefinition" => "apiextensions.k8s.io/v1",
             _ => "v1",
         };
-        let _ = decode(&object(group, &kind, &raw));
+        // What is read of it is an object like any other.
+        if let Ok(tree) = decode(&object(group, &kind, &raw)) {
+            let again = encode(&tree).unwrap();
+            proptest::prop_assert_eq!(decode(&again).unwrap(), tree);
+        }
         let _ = decode(&[MAGIC.as_slice(), &raw].concat());
     }
 }

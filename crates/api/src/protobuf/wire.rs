@@ -64,3 +64,61 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 }
+
+/// What is written, front to back.
+pub struct Writer(Vec<u8>);
+
+impl Writer {
+    pub fn of(begin: &[u8]) -> Writer {
+        Writer(begin.to_vec())
+    }
+
+    pub fn done(self) -> Vec<u8> {
+        self.0
+    }
+
+    pub fn number(&mut self, number: u32, value: u64) {
+        self.varint(u64::from(number) << 3);
+        self.varint(value);
+    }
+
+    pub fn double(&mut self, number: u32, value: f64) {
+        self.varint(u64::from(number) << 3 | 1);
+        self.0.extend_from_slice(&value.to_bits().to_le_bytes());
+    }
+
+    pub fn bytes(&mut self, number: u32, value: &[u8]) {
+        self.varint(u64::from(number) << 3 | 2);
+        self.varint(value.len() as u64);
+        self.0.extend_from_slice(value);
+    }
+
+    pub fn text(&mut self, number: u32, value: &str) {
+        self.bytes(number, value.as_bytes());
+    }
+
+    /// A message of what `write` writes. Most are short, so that their length is one byte; others are moved up.
+    pub fn nested(&mut self, number: u32, write: impl FnOnce(&mut Writer) -> Result<(), Error>) -> Result<(), Error> {
+        self.varint(u64::from(number) << 3 | 2);
+        let at = self.0.len();
+        self.0.push(0);
+        write(self)?;
+        let length = self.0.len() - at - 1;
+        if length < 0x80 {
+            self.0[at] = length as u8;
+        } else {
+            let mut prefix = Writer(Vec::with_capacity(10));
+            prefix.varint(length as u64);
+            self.0.splice(at..=at, prefix.0);
+        }
+        Ok(())
+    }
+
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.0.push(value as u8);
+    }
+}

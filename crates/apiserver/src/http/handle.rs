@@ -203,14 +203,25 @@ async fn dispatch(server: &ApiServer, mut context: Context, request: Request<Bod
     } else {
         Streamed::No
     };
-    let Agreed { encoding, form } = negotiate::agree(request.headers(), &context.query, watch)?;
+    let RequestInfo {
+        group,
+        version,
+        resource,
+        ..
+    } = &context.info;
+    // Definitions make kinds that no message is known for.
+    let messages = api::table::find(group, version, resource).is_some();
+    let Agreed { encoding, form } = negotiate::agree(request.headers(), &context.query, watch, messages)?;
     context.form = form;
     let request = take_body(&context.info, request).await?;
     let response = match review_of(&context.info) {
         Some(review) => answer_review(server, &context, review, request).await?,
         None => server.registry().handle(context, request).await?,
     };
-    respond::encode(response, encoding).await
+    match watch {
+        Streamed::Yes => Ok(respond::encode_watch(response, encoding)),
+        Streamed::No => respond::encode(response, encoding).await,
+    }
 }
 
 /// Under which name a write is noted.

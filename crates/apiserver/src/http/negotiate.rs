@@ -16,6 +16,8 @@ const CLAUSES_MAX: usize = 32;
 pub enum Encoding {
     Json,
     Yaml,
+    /// Of built-in kinds.
+    Protobuf,
 }
 
 impl Encoding {
@@ -23,9 +25,12 @@ impl Encoding {
         match self {
             Encoding::Json => "application/json",
             Encoding::Yaml => "application/yaml",
+            Encoding::Protobuf => PROTOBUF,
         }
     }
 }
+
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// What was agreed on.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -88,6 +93,7 @@ impl Clause {
         match self.media.as_str() {
             "application/json" | "application/*" | "*/*" => Some(Encoding::Json),
             "application/yaml" => Some(Encoding::Yaml),
+            PROTOBUF => Some(Encoding::Protobuf),
             _ => None,
         }
     }
@@ -130,19 +136,21 @@ pub fn accepted(headers: &HeaderMap) -> Vec<Clause> {
     clauses
 }
 
-/// Which of the things that the client takes we give it.
-pub fn agree(headers: &HeaderMap, query: &Query, watch: Streamed) -> Result<Agreed, Status> {
+/// Which of the things that the client takes we give it. A kind without `messages` has no protobuf, and tables have none.
+pub fn agree(headers: &HeaderMap, query: &Query, watch: Streamed, messages: bool) -> Result<Agreed, Status> {
     let agreed = accepted(headers).iter().find_map(|clause| {
         let encoding = clause.encoding()?;
-        if watch == Streamed::Yes && encoding != Encoding::Json {
-            return None;
+        let form = clause.form(query)?;
+        match encoding {
+            Encoding::Yaml if watch == Streamed::Yes => None,
+            Encoding::Protobuf if !messages || matches!(form, Form::Table { .. }) => None,
+            _ => Some(Agreed { encoding, form }),
         }
-        Some(Agreed {
-            encoding,
-            form: clause.form(query)?,
-        })
     });
-    agreed.ok_or_else(not_acceptable)
+    agreed.ok_or_else(|| match messages {
+        true => not_acceptable(),
+        false => not_acceptable_of(&[Encoding::Json, Encoding::Yaml]),
+    })
 }
 
 /// A stream of frames can't be YAML.
@@ -153,9 +161,14 @@ pub enum Streamed {
 }
 
 pub fn not_acceptable() -> Status {
+    not_acceptable_of(&[Encoding::Json, Encoding::Yaml, Encoding::Protobuf])
+}
+
+fn not_acceptable_of(encodings: &[Encoding]) -> Status {
+    let types: Vec<&str> = encodings.iter().map(|encoding| encoding.content_type()).collect();
     Status::new(
         Reason::NotAcceptable,
-        "only the following media types are accepted: application/json, application/yaml",
+        format!("only the following media types are accepted: {}", types.join(", ")),
     )
 }
 
@@ -207,56 +220,64 @@ pub fn content_type(headers: &HeaderMap) -> String {
 mod tests {
     use super::*;
 
-    fn ask(accept: &str) -> Result<Agreed, u16> {
+    fn ask(accept: &str, messages: bool) -> Result<Agreed, u16> {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, accept.parse().unwrap());
-        agree(&headers, &Query::default(), Streamed::No).map_err(|status| status.code())
+        agree(&headers, &Query::default(), Streamed::No, messages).map_err(|status| status.code())
     }
 
-    fn json(form: Form) -> Result<Agreed, u16> {
-        Ok(Agreed {
-            encoding: Encoding::Json,
-            form,
-        })
+    fn agreed(encoding: Encoding, form: Form) -> Result<Agreed, u16> {
+        Ok(Agreed { encoding, form })
     }
 
     #[test]
     fn clients_get_the_first_thing_they_want_that_we_have() {
+        use Encoding::{Json, Protobuf, Yaml};
         let table = Form::Table {
             include: TableObject::Metadata,
         };
         for (accept, expected) in [
-            ("application/json", json(Form::Object)),
-            ("*/*", json(Form::Object)),
-            ("application/vnd.kubernetes.protobuf, */*", json(Form::Object)),
+            ("application/json", agreed(Json, Form::Object)),
+            ("*/*", agreed(Json, Form::Object)),
+            (
+                "application/vnd.kubernetes.protobuf, */*",
+                agreed(Protobuf, Form::Object),
+            ),
             (
                 "application/vnd.kubernetes.protobuf,application/json",
-                json(Form::Object),
+                agreed(Protobuf, Form::Object),
             ),
-            ("application/vnd.kubernetes.protobuf", Err(406)),
+            ("application/vnd.kubernetes.protobuf", agreed(Protobuf, Form::Object)),
             ("application/cbor", Err(406)),
             ("text/html", Err(406)),
             (
                 "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
-                json(table),
+                agreed(Json, table.clone()),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1;g=meta.k8s.io",
+                agreed(Json, table),
             ),
             (
                 "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json;\
                  as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json",
-                json(Form::Metadata),
+                agreed(Protobuf, Form::Metadata),
             ),
             ("application/json;as=Table;v=v9;g=meta.k8s.io", Err(406)),
-            (
-                "application/json;q=0.5, application/yaml",
-                Ok(Agreed {
-                    encoding: Encoding::Yaml,
-                    form: Form::Object,
-                }),
-            ),
+            ("application/json;q=0.5, application/yaml", agreed(Yaml, Form::Object)),
             ("application/json;q=0", Err(406)),
         ] {
-            assert_eq!(ask(accept), expected, "{accept}");
+            assert_eq!(ask(accept, true), expected, "{accept}");
         }
+    }
+
+    #[test]
+    fn what_a_definition_makes_has_no_protobuf() {
+        assert_eq!(
+            ask("application/vnd.kubernetes.protobuf,application/json", false),
+            agreed(Encoding::Json, Form::Object)
+        );
+        assert_eq!(ask("application/vnd.kubernetes.protobuf", false), Err(406));
     }
 
     #[test]
@@ -264,7 +285,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, "application/yaml".parse().unwrap());
 
-        assert!(agree(&headers, &Query::default(), Streamed::Yes).is_err());
+        assert!(agree(&headers, &Query::default(), Streamed::Yes, true).is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use api::{Reason, Status};
+use api::{Reason, Status, protobuf};
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
@@ -56,7 +56,7 @@ pub fn finish(response: &mut Response<Body>, audit_id: &HeaderValue) {
         .or_insert(HeaderValue::from_static("no-cache, private"));
 }
 
-/// Writes a JSON answer in the encoding that the client wants. Streams stay as they are.
+/// Writes a JSON answer in the encoding that the client wants. What has no such form stays JSON, and says so.
 pub async fn encode(response: Response<Body>, encoding: Encoding) -> Result<Response<Body>, Status> {
     if encoding == Encoding::Json || media_type(response.headers()) != "application/json" {
         return Ok(response);
@@ -69,13 +69,54 @@ pub async fn encode(response: Response<Body>, encoding: Encoding) -> Result<Resp
         .map_err(|error| failed(error.to_string()))?
         .to_bytes();
     let tree: Value = serde_json::from_slice(&bytes).map_err(|error| failed(error.to_string()))?;
-    let text = serde_saphyr::to_string(&tree).map_err(|error| failed(error.to_string()))?;
+    let (encoded, encoding) = match encoding {
+        Encoding::Json => (bytes, encoding),
+        Encoding::Yaml => {
+            let text = serde_saphyr::to_string(&tree).map_err(|error| failed(error.to_string()))?;
+            (text.into(), encoding)
+        }
+        Encoding::Protobuf => match protobuf::encode(&tree) {
+            Ok(encoded) => (encoded.into(), encoding),
+            Err(error) => {
+                tracing::warn!(%error, kind = %tree["kind"], "an answer stays JSON");
+                (bytes, Encoding::Json)
+            }
+        },
+    };
     parts.headers.remove(header::CONTENT_LENGTH);
+    parts
+        .headers
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(encoding.content_type()));
+    Ok(Response::from_parts(parts, full_body(encoded)))
+}
+
+/// The same of a watch's stream, whose frames are whole lines of JSON, an event each.
+pub fn encode_watch(response: Response<Body>, encoding: Encoding) -> Response<Body> {
+    if encoding != Encoding::Protobuf {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
     parts.headers.insert(
         header::CONTENT_TYPE,
-        HeaderValue::from_static(Encoding::Yaml.content_type()),
+        HeaderValue::from_static("application/vnd.kubernetes.protobuf;stream=watch"),
     );
-    Ok(Response::from_parts(parts, full_body(text)))
+    let body = body.map_frame(|frame| frame.map_data(|lines| events(&lines).into()));
+    Response::from_parts(parts, body.boxed_unsync())
+}
+
+fn events(lines: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(lines.len());
+    for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let event: Value = serde_json::from_slice(line).unwrap_or_default();
+        let encoded = protobuf::encode_event(event["type"].as_str().unwrap_or_default(), &event["object"]);
+        let encoded = encoded.or_else(|error| {
+            tracing::warn!(%error, kind = %event["object"]["kind"], "an event can't be protobuf");
+            let status = Status::new(Reason::InternalError, format!("the event has no protobuf: {error}"));
+            protobuf::encode_event("ERROR", &status.to_tree())
+        });
+        out.extend(encoded.unwrap_or_default());
+    }
+    out
 }
 
 /// Compresses a large answer for a client that takes gzip.

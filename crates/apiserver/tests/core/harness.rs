@@ -86,12 +86,20 @@ impl Api {
     }
 
     pub async fn request(&self, method: Method, path: &str, content_type: &str, body: String) -> http::Response<Body> {
-        let mut request = Request::builder()
+        let request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.prefix))
-            .header("content-type", content_type)
-            .body(full_body(body))
-            .unwrap();
+            .header("content-type", content_type);
+        self.answer(request.body(full_body(body)).unwrap()).await
+    }
+
+    /// What is at a path, in a form that is asked for.
+    pub async fn get_as(&self, path: &str, accept: &str) -> http::Response<Body> {
+        let request = Request::get(format!("{}{path}", self.prefix)).header("accept", accept);
+        self.answer(request.body(apiserver::empty_body()).unwrap()).await
+    }
+
+    async fn answer(&self, mut request: Request<Body>) -> http::Response<Body> {
         request
             .extensions_mut()
             .insert(Identity::new("tester", &["system:masters"]));

@@ -152,18 +152,8 @@ async fn a_continue_token_leads_nowhere_else() {
 #[tokio::test]
 async fn a_table_has_a_row_an_object() {
     let (_house, api) = filled(2).await;
-    let mut request = http::Request::get(format!("{}{CONFIG_MAPS}", api.prefix))
-        .header(
-            "accept",
-            "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
-        )
-        .body(apiserver::empty_body())
-        .unwrap();
-    request
-        .extensions_mut()
-        .insert(apiserver::Identity::new("tester", &["system:masters"]));
-
-    let response = tower::ServiceExt::oneshot(api.server.clone(), request).await.unwrap();
+    let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+    let response = api.get_as(CONFIG_MAPS, accept).await;
     let bytes = http_body_util::BodyExt::collect(response.into_body())
         .await
         .unwrap()

@@ -11,6 +11,7 @@ mod objects;
 mod planes;
 mod pods;
 mod projections;
+mod protobuf;
 mod quotas;
 mod services;
 mod template;
