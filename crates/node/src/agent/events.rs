@@ -1,6 +1,9 @@
 //! Events about Pods and the node: written in order by one task, counted when they repeat, and never waited for.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
 
 use api::resource;
 use client::{Client, Error, Patch};
@@ -23,6 +26,10 @@ pub enum EventType {
 const WAITING_MAX: usize = 512;
 /// Events that can be counted; when there are more, all are begun anew.
 const COUNTED_MAX: usize = 4096;
+/// So many are never too many to look for those whose time is over.
+const COUNTED_MIN: usize = 64;
+/// How long after it was last told an event is counted up when it comes again; upstream's interval.
+const COUNTED_FOR: Duration = Duration::from_secs(600);
 /// Upstream refuses longer messages.
 const MESSAGE_BYTES_MAX: usize = 1024;
 /// A name is at most 253 bytes, and some are for the number that makes it unique.
@@ -89,14 +96,43 @@ impl Events {
     }
 }
 
-/// The name and count of an event that was written.
+/// An event that was written.
 struct Written {
     name: String,
     count: u64,
+    at: SystemTime,
+}
+
+/// What is counted up when it comes again. Most Pods are gone before they say something twice, so what is old is let go.
+#[derive(Default)]
+struct Counted {
+    written: HashMap<Entry, Written>,
+    /// So many were left when old ones were last looked for.
+    left: usize,
+}
+
+impl Counted {
+    fn insert(&mut self, entry: &Entry, name: String, now: SystemTime) {
+        if self.written.len() >= (2 * self.left).max(COUNTED_MIN) {
+            let is_recent = |written: &Written| now.duration_since(written.at).is_ok_and(|age| age < COUNTED_FOR);
+            self.written.retain(|_, written| is_recent(written));
+            self.left = self.written.len();
+        }
+        if self.written.len() >= COUNTED_MAX {
+            self.written.clear();
+            self.left = 0;
+        }
+        let written = Written {
+            name,
+            count: 1,
+            at: now,
+        };
+        self.written.insert(entry.clone(), written);
+    }
 }
 
 async fn write_all(client: Client, world: World, host: String, mut receiver: mpsc::Receiver<Entry>) {
-    let mut counted: HashMap<Entry, Written> = HashMap::new();
+    let mut counted = Counted::default();
     while let Some(entry) = receiver.recv().await {
         if let Err(error) = write(&client, &world, &host, &mut counted, &entry).await {
             tracing::debug!(%error, reason = entry.reason, "an event could not be written");
@@ -104,18 +140,13 @@ async fn write_all(client: Client, world: World, host: String, mut receiver: mps
     }
 }
 
-async fn write(
-    client: &Client,
-    world: &World,
-    host: &str,
-    counted: &mut HashMap<Entry, Written>,
-    entry: &Entry,
-) -> Result<(), Error> {
-    let time = Timestamp::try_from(world.clock.wall()).unwrap_or_default();
-    let now = seconds(time);
+async fn write(client: &Client, world: &World, host: &str, counted: &mut Counted, entry: &Entry) -> Result<(), Error> {
+    let time = world.clock.wall();
+    let now = seconds(Timestamp::try_from(time).unwrap_or_default());
     let namespace = Some(entry.namespace.as_str());
-    if let Some(written) = counted.get_mut(entry) {
+    if let Some(written) = counted.written.get_mut(entry) {
         written.count += 1;
+        written.at = time;
         let patch = Patch::Merge(json!({"count": written.count, "lastTimestamp": now}));
         match client.patch(&resource::EVENTS, namespace, &written.name, &patch).await {
             // It has had its time in the plane; it begins anew.
@@ -145,9 +176,49 @@ async fn write(
         "reportingComponent": "kubelet", "reportingInstance": host,
     });
     client.create(&resource::EVENTS, namespace, &event).await?;
-    if counted.len() >= COUNTED_MAX {
-        counted.clear();
-    }
-    counted.insert(entry.clone(), Written { name, count: 1 });
+    counted.insert(entry, name, time);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(uid: usize) -> Entry {
+        Entry {
+            kind: "Pod",
+            namespace: "default".to_owned(),
+            name: "web".to_owned(),
+            uid: uid.to_string(),
+            field: None,
+            event_type: "Normal",
+            reason: "Pulled".to_owned(),
+            message: String::new(),
+        }
+    }
+
+    #[test]
+    fn what_was_said_of_pods_that_are_gone_is_forgotten() {
+        let mut counted = Counted::default();
+        let begin = SystemTime::UNIX_EPOCH;
+        for second in 0..100_000 {
+            let now = begin + Duration::from_secs(second as u64);
+            counted.insert(&entry(second), String::new(), now);
+            assert!(
+                counted.written.len() <= 2 * 600,
+                "at {second}: {}",
+                counted.written.len()
+            );
+        }
+        assert!(counted.written.contains_key(&entry(99_500)));
+    }
+
+    #[test]
+    fn more_than_can_be_counted_are_begun_anew() {
+        let mut counted = Counted::default();
+        for uid in 0..3 * COUNTED_MAX {
+            counted.insert(&entry(uid), String::new(), SystemTime::UNIX_EPOCH);
+            assert!(counted.written.len() <= COUNTED_MAX);
+        }
+    }
 }
