@@ -25,6 +25,8 @@ const SETTLED: Duration = Duration::from_secs(1200);
 const SAMPLES_MIN: usize = 20;
 /// How much more memory the second half may need at its least than the first: what an allocator's luck amounts to.
 const GROWTH_MAX_PERCENT: u64 = 5;
+/// A checkpoint of the store opens some files, and melts old ones down.
+const VALUE_FILES_MAX: u64 = 16;
 /// A sample goes to the output this often.
 const SHOWN_EVERY: Duration = Duration::from_secs(60);
 
@@ -32,6 +34,8 @@ const SHOWN_EVERY: Duration = Duration::from_secs(60);
 struct Sample {
     at: Duration,
     server: Vitals,
+    /// Of the server's descriptors, those of the store's files of values.
+    value_files: u64,
     /// Of the Pods that stay.
     supervisors: Vitals,
 }
@@ -81,8 +85,10 @@ fn tenants_that_come_and_go_leave_memory_and_descriptors_flat() {
     println!("{} rounds in {:?}; last {last:?}", samples.len(), last.at);
     // A round's connections may be closing while a sample is taken, not those of all rounds of a half.
     flat(&samples, "descriptors of the server", 2, |sample| {
-        sample.server.descriptors
+        sample.server.descriptors - sample.value_files
     });
+    let most = samples.iter().map(|sample| sample.value_files).max();
+    assert!(most <= Some(VALUE_FILES_MAX), "the store has {most:?} files of values");
     flat(&samples, "descriptors of supervisors", 0, |sample| {
         sample.supervisors.descriptors
     });
@@ -162,11 +168,22 @@ fn sample(platform: &Platform, supervisors: &[u32], begin: Instant) -> Sample {
     Sample {
         at: begin.elapsed(),
         server: Vitals::of(platform.pid()).expect("the server runs"),
+        value_files: value_files(platform.pid()),
         supervisors: supervisors
             .iter()
             .map(|pid| Vitals::of(*pid).expect("it was seen to run"))
             .sum(),
     }
+}
+
+fn value_files(pid: u32) -> u64 {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let files = open.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
+    let is_of_values = |file: &Path| {
+        let name = file.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with("values-"))
+    };
+    files.filter(|file| is_of_values(file)).count() as u64
 }
 
 /// The second half has at its least no more than the first, but for `slack`.
