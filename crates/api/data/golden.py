@@ -1,4 +1,4 @@
-"""Packs upstream's golden objects for the test of the protobuf decoder.
+"""Packs upstream's golden objects for the tests of protobuf.
 
     python3 golden.py FOLDER > golden.json.gz
 

@@ -39,6 +39,7 @@ mod queue;
 #[cfg(test)]
 mod queue_tests;
 mod recorder;
+mod remembered;
 mod sources;
 mod subscription;
 mod tasks;
@@ -59,6 +60,7 @@ pub use network::ConfigError;
 pub use options::{DeleteOptions, ListOptions, Patch, Propagation, WatchOptions};
 pub use queue::{QueueOptions, Work, WorkQueue};
 pub use recorder::{EventRecorder, EventType};
+pub use remembered::Remembered;
 pub use sources::{Source, Sources};
 pub use subscription::{Change, Notice, Subscription};
 pub use tasks::{Outcome, Tasks, enqueue, run};

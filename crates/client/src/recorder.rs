@@ -1,24 +1,16 @@
 //! Events for people: told once, counted after that, never in the way of what they tell about.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    hash::{BuildHasher, RandomState},
-    time::{Duration, SystemTime},
-};
+use std::time::SystemTime;
 
 use api::{Object, resource};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use world::World;
 
-use crate::{Client, Patch, Tasks};
+use crate::{Client, Patch, Tasks, remembered::Remembered};
 
 /// Events that wait to be written; more are dropped, since they are hints and memory is not.
 const WAITING_MAX: usize = 1024;
-/// Events that can be counted up instead of written anew, as many as client-go's correlator keeps.
-const REMEMBERED_MAX: usize = 4096;
-/// After this an event that repeats is written anew (client-go's interval).
-const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 const NAME_CHARS_MAX: usize = 253;
 /// The longest note that upstream accepts.
 const MESSAGE_BYTES_MAX: usize = 1024;
@@ -90,76 +82,23 @@ impl EventRecorder {
     }
 }
 
-/// What makes two events one, in short: plane, object, reason and message.
-type Sameness = u64;
-
-/// What was written lately, and is counted up when it comes again.
-#[derive(Default)]
-struct Remembered {
-    hasher: RandomState,
-    written: HashMap<Sameness, Written>,
-    /// From the one that was written first.
-    order: VecDeque<Sameness>,
-}
-
-impl Remembered {
-    fn of(&self, event: &Told) -> Sameness {
-        let uid = event.about["uid"].as_str().unwrap_or("");
-        self.hasher
-            .hash_one((event.client.prefix(), uid, &event.reason, &event.message))
-    }
-
-    fn insert(&mut self, same: Sameness, fresh: Written) {
-        let now = fresh.at;
-        if self.written.insert(same, fresh).is_none() {
-            self.order.push_back(same);
-        }
-        while let Some(oldest) = self.order.pop_front() {
-            match self.written.get(&oldest) {
-                Some(written) if written.is_recent(now) && self.order.len() < REMEMBERED_MAX => {
-                    // One that was counted up since may stay before others that are older than it.
-                    match written.count {
-                        1 => self.order.push_front(oldest),
-                        _ => self.order.push_back(oldest),
-                    }
-                    return;
-                }
-                _ => drop(self.written.remove(&oldest)),
-            }
-        }
-    }
-}
-
-struct Written {
-    name: String,
-    count: u64,
-    at: SystemTime,
-}
-
-impl Written {
-    fn is_recent(&self, now: SystemTime) -> bool {
-        now.duration_since(self.at).is_ok_and(|age| age < REMEMBERED_FOR)
-    }
-}
-
 async fn write(world: World, component: &'static str, mut told: mpsc::Receiver<Told>) {
     let mut remembered = Remembered::default();
     let mut instance = [0; 4];
     world.random.fill(&mut instance);
     let mut serial = u64::from(u32::from_le_bytes(instance));
     while let Some(event) = told.recv().await {
-        let same = remembered.of(&event);
-        let before = remembered.written.get_mut(&same);
-        if let Some(before) = before.filter(|before| before.is_recent(event.at)) {
-            before.count += 1;
-            before.at = event.at;
-            let patch = Patch::Merge(json!({"count": before.count, "lastTimestamp": timestamp(event.at)}));
+        let uid = event.about["uid"].as_str().unwrap_or("");
+        let same = remembered.of((event.client.prefix(), uid, &event.reason, &event.message));
+        if let Some((name, count)) = remembered.again(same, event.at) {
+            let patch = Patch::Merge(json!({"count": count, "lastTimestamp": timestamp(event.at)}));
             let patched = event
                 .client
-                .patch(&resource::EVENTS, Some(&event.namespace), &before.name, &patch)
+                .patch(&resource::EVENTS, Some(&event.namespace), name, &patch)
                 .await;
             match patched {
-                Err(error) if error.is_not_found() => drop(remembered.written.remove(&same)),
+                // It has had its time in the plane; it begins anew.
+                Err(error) if error.is_not_found() => {}
                 Err(error) => {
                     tracing::debug!(%error, "an event was not counted");
                     continue;
@@ -175,14 +114,7 @@ async fn write(world: World, component: &'static str, mut told: mpsc::Receiver<T
             .create(&resource::EVENTS, Some(&event.namespace), &body)
             .await
         {
-            Ok(_) => {
-                let fresh = Written {
-                    name,
-                    count: 1,
-                    at: event.at,
-                };
-                remembered.insert(same, fresh);
-            }
+            Ok(_) => remembered.insert(same, name, event.at),
             // The namespace may be going away; a hint is not worth a retry.
             Err(error) => tracing::debug!(%error, reason = event.reason, "an event was not written"),
         }
@@ -228,34 +160,9 @@ pub(crate) fn timestamp(at: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-
-    #[test]
-    fn what_comes_no_more_is_forgotten_and_the_rest_has_a_bound() {
-        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let written = |seconds| Written {
-            name: "e".to_owned(),
-            count: 1,
-            at: at(seconds),
-        };
-        let mut remembered = Remembered::default();
-        for second in 0..2000 {
-            remembered.insert(second, written(second));
-            // One that always comes again.
-            let again = remembered.written.get_mut(&0).unwrap();
-            (again.at, again.count) = (at(second), 2);
-        }
-        let lately = remembered.written.len();
-        for same in 0..10_000 {
-            remembered.insert(10_000 + same, written(2000));
-        }
-
-        let most = usize::try_from(REMEMBERED_FOR.as_secs()).unwrap() + 2;
-        assert!((100..=most).contains(&lately), "{lately}");
-        assert!(remembered.written.contains_key(&19_999));
-        assert!(remembered.written.len() <= REMEMBERED_MAX + 1);
-        assert_eq!(remembered.order.len(), remembered.written.len());
-    }
 
     #[test]
     fn times_are_whole_seconds_and_names_fit() {

@@ -71,8 +71,7 @@ pub(super) fn write(
         match (field.label, found) {
             (Label::Optional, Some(found)) => value(out, field.number, field.kind, found, depth)?,
             (Label::Optional, None) if !field.pointer => zero(out, field, depth)?,
-            (Label::Optional, None) => {}
-            (Label::Repeated, None) | (Label::Map, None) => {}
+            (_, None) => {}
             (Label::Repeated, Some(found)) => {
                 for one in found.as_array().ok_or(Error::Unlike)? {
                     value(out, field.number, field.kind, one, depth)?;
@@ -110,7 +109,8 @@ fn zero(out: &mut Writer, field: &Field, depth: usize) -> Result<(), Error> {
         Type::Bool | Type::Int32 | Type::Int64 => out.number(field.number, 0),
         Type::Double => out.double(field.number, 0.0),
         Type::Message(message) => out.nested(field.number, |out| {
-            special::write_zero(message, out).unwrap_or_else(|| write(out, message.get(), &Map::new(), depth + 1))
+            special::write(message, out, &Value::Null, depth + 1)
+                .unwrap_or_else(|| write(out, message.get(), &Map::new(), depth + 1))
         })?,
     }
     Ok(())

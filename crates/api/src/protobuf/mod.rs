@@ -35,11 +35,6 @@ pub enum Error {
     Unlike,
 }
 
-/// Whether there is a message for the kind.
-pub fn knows(api_version: &str, kind: &str) -> bool {
-    table::of_kind(api_version, kind).is_some()
-}
-
 /// Reads an object with its envelope; `apiVersion` and `kind` are the envelope's.
 pub fn decode(bytes: &[u8]) -> Result<Value, Error> {
     let body = bytes.strip_prefix(MAGIC).ok_or(Error::NoMagic)?;

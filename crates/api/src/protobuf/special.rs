@@ -13,10 +13,9 @@ use super::{
 /// `None` if the message is an ordinary one.
 pub fn read(message: Ref, bytes: &[u8], depth: usize) -> Option<Result<Value, Error>> {
     Some(match message.get().name {
-        "meta.v1.Time" | "meta.v1.Timestamp" => time(bytes, Precision::Seconds),
+        "meta.v1.Time" => time(bytes, Precision::Seconds),
         "meta.v1.MicroTime" => time(bytes, Precision::Micros),
-        "meta.v1.Duration" => duration(bytes),
-        "quantity.Quantity" | "quantity.QuantityValue" => quantity(bytes),
+        "quantity.Quantity" => quantity(bytes),
         "intstr.IntOrString" => int_or_string(bytes),
         "runtime.RawExtension" | "meta.v1.FieldsV1" | "apiextensions.v1.JSON" => raw(bytes, depth),
         name if name == "meta.v1.Verbs" || name.ends_with(".ExtraValue") => strings(bytes),
@@ -27,13 +26,12 @@ pub fn read(message: Ref, bytes: &[u8], depth: usize) -> Option<Result<Value, Er
     })
 }
 
-/// The other way; `None` if the message is an ordinary one.
+/// The other way, null being what was never set; `None` if the message is an ordinary one.
 pub fn write(message: Ref, out: &mut Writer, found: &Value, depth: usize) -> Option<Result<(), Error>> {
     Some(match message.get().name {
-        "meta.v1.Time" | "meta.v1.Timestamp" => write_time(out, found, Precision::Seconds),
+        "meta.v1.Time" => write_time(out, found, Precision::Seconds),
         "meta.v1.MicroTime" => write_time(out, found, Precision::Micros),
-        "meta.v1.Duration" => write_duration(out, found),
-        "quantity.Quantity" | "quantity.QuantityValue" => write_quantity(out, found),
+        "quantity.Quantity" => write_quantity(out, found),
         "intstr.IntOrString" => write_int_or_string(out, found),
         "runtime.RawExtension" | "meta.v1.FieldsV1" | "apiextensions.v1.JSON" => write_raw(out, found),
         name if name == "meta.v1.Verbs" || name.ends_with(".ExtraValue") => write_strings(out, 1, found),
@@ -42,20 +40,6 @@ pub fn write(message: Ref, out: &mut Writer, found: &Value, depth: usize) -> Opt
         "apiextensions.v1.JSONSchemaPropsOrStringArray" => write_schema_or(out, found, depth, Other::Strings),
         _ => return None,
     })
-}
-
-/// Of one that was never set; `None` if the message is an ordinary one.
-pub fn write_zero(message: Ref, out: &mut Writer) -> Option<Result<(), Error>> {
-    match message.get().name {
-        "intstr.IntOrString" => Some(write_int_or_string(out, &Value::from(0))),
-        "quantity.Quantity" | "quantity.QuantityValue" => Some(write_quantity(out, &Value::from("0"))),
-        "meta.v1.Duration" => {
-            out.number(1, 0);
-            Some(Ok(()))
-        }
-        // A zero time has no fields, and nothing else is made of its own fields.
-        _ => write(message, &mut Writer::of(&[]), &Value::Null, 0).map(|_| Ok(())),
-    }
 }
 
 fn write_time(out: &mut Writer, found: &Value, precision: Precision) -> Result<(), Error> {
@@ -76,42 +60,9 @@ fn write_time(out: &mut Writer, found: &Value, precision: Precision) -> Result<(
     Ok(())
 }
 
-/// Go's `time.ParseDuration`, for what [`duration`] gives.
-fn write_duration(out: &mut Writer, found: &Value) -> Result<(), Error> {
-    let text = text(found)?;
-    let (negative, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text),
-    };
-    let mut nanos = 0_f64;
-    while !rest.is_empty() && rest != "0" {
-        let end = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .ok_or(Error::Unlike)?;
-        let (number, after) = rest.split_at(end);
-        let unit_end = after
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(after.len());
-        let (unit, after) = after.split_at(unit_end);
-        let factor = match unit {
-            "h" => 3.6e12,
-            "m" => 6e10,
-            "s" => 1e9,
-            "ms" => 1e6,
-            "us" | "µs" => 1e3,
-            "ns" => 1.0,
-            _ => return Err(Error::Unlike),
-        };
-        nanos += number.parse::<f64>().map_err(|_| Error::Unlike)? * factor;
-        rest = after;
-    }
-    let nanos = if negative { -nanos } else { nanos };
-    out.number(1, nanos.round() as i64 as u64);
-    Ok(())
-}
-
 fn write_quantity(out: &mut Writer, found: &Value) -> Result<(), Error> {
     match found {
+        Value::Null => out.text(1, "0"),
         Value::Number(number) => out.text(1, &number.to_string()),
         found => out.text(1, text(found)?),
     }
@@ -120,6 +71,7 @@ fn write_quantity(out: &mut Writer, found: &Value) -> Result<(), Error> {
 
 fn write_int_or_string(out: &mut Writer, found: &Value) -> Result<(), Error> {
     let (is_text, number, text) = match found {
+        Value::Null => (0, 0, ""),
         Value::String(text) => (1, 0, text.as_str()),
         found => (0, found.as_i64().ok_or(Error::Unlike)?, ""),
     };
@@ -130,6 +82,9 @@ fn write_int_or_string(out: &mut Writer, found: &Value) -> Result<(), Error> {
 }
 
 fn write_raw(out: &mut Writer, found: &Value) -> Result<(), Error> {
+    if found.is_null() {
+        return Ok(());
+    }
     let json = serde_json::to_vec(found).map_err(|_| Error::Unlike)?;
     out.bytes(1, &json);
     Ok(())
@@ -196,31 +151,6 @@ fn time(bytes: &[u8], precision: Precision) -> Result<Value, Error> {
     let text = match precision {
         Precision::Seconds => at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         Precision::Micros => at.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string(),
-    };
-    Ok(text.into())
-}
-
-/// Go's `time.Duration.String`, for whole seconds and what is left of them.
-fn duration(bytes: &[u8]) -> Result<Value, Error> {
-    let mut nanos = 0_i64;
-    let mut reader = Reader::new(bytes);
-    while let Some((number, wire)) = reader.field()? {
-        if let (1, Wire::Varint(number)) = (number, wire) {
-            nanos = number as i64;
-        }
-    }
-    let sign = if nanos < 0 { "-" } else { "" };
-    let nanos = nanos.unsigned_abs();
-    let (seconds, rest) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
-    let fraction = format!(".{rest:09}");
-    let fraction = fraction.trim_end_matches('0').trim_end_matches('.');
-    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let text = if hours > 0 {
-        format!("{sign}{hours}h{minutes}m{seconds}{fraction}s")
-    } else if minutes > 0 {
-        format!("{sign}{minutes}m{seconds}{fraction}s")
-    } else {
-        format!("{sign}{seconds}{fraction}s")
     };
     Ok(text.into())
 }

@@ -137,7 +137,7 @@ fn top(which: &str, headers: &HeaderMap, served: &Served<'_>, document: &Make<'_
         let media = form.map_or("application/json", Aggregated::content_type);
         return Ok(tagged(headers, media, &made));
     }
-    Err(negotiate::not_acceptable())
+    Err(negotiate::not_acceptable(&[negotiate::Encoding::Json]))
 }
 
 /// A document that a client may have already.

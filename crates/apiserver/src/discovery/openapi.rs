@@ -86,7 +86,7 @@ fn v2(custom: &[Custom<'_>], headers: &HeaderMap) -> Result<Response<Body>, Stat
             _ => {}
         }
     }
-    Err(negotiate::not_acceptable())
+    Err(negotiate::not_acceptable(&[negotiate::Encoding::Json]))
 }
 
 /// v3 is served as JSON alone.
@@ -96,7 +96,7 @@ fn wants_json(headers: &HeaderMap) -> Result<(), Status> {
     if clauses.iter().any(|clause| json(&clause.media)) {
         return Ok(());
     }
-    Err(negotiate::not_acceptable())
+    Err(negotiate::not_acceptable(&[negotiate::Encoding::Json]))
 }
 
 /// What stands in a request's path before the plane's own paths: in the index's URLs too, for clients that take them

@@ -147,10 +147,8 @@ pub fn agree(headers: &HeaderMap, query: &Query, watch: Streamed, messages: bool
             _ => Some(Agreed { encoding, form }),
         }
     });
-    agreed.ok_or_else(|| match messages {
-        true => not_acceptable(),
-        false => not_acceptable_of(&[Encoding::Json, Encoding::Yaml]),
-    })
+    let all = [Encoding::Json, Encoding::Yaml, Encoding::Protobuf];
+    agreed.ok_or_else(|| not_acceptable(if messages { &all } else { &all[..2] }))
 }
 
 /// A stream of frames can't be YAML.
@@ -160,11 +158,8 @@ pub enum Streamed {
     No,
 }
 
-pub fn not_acceptable() -> Status {
-    not_acceptable_of(&[Encoding::Json, Encoding::Yaml, Encoding::Protobuf])
-}
-
-fn not_acceptable_of(encodings: &[Encoding]) -> Status {
+/// `encodings` are those that there are.
+pub fn not_acceptable(encodings: &[Encoding]) -> Status {
     let types: Vec<&str> = encodings.iter().map(|encoding| encoding.content_type()).collect();
     Status::new(
         Reason::NotAcceptable,
