@@ -19,8 +19,8 @@ pub struct QueueOptions {
     pub retry_first: Duration,
     pub retry_longest: Duration,
     /// Keys of one lane in work at once, so that a lane whose work hangs does not take all workers; `None` is any number.
-    /// A heavier lane has its weight times as many, up to four times, while all lanes together have no more than that: what goes at
-    /// one speed is shared by how much is under way, not by turns alone, and heavy lanes that hang still leave workers to others.
+    /// A heavier lane has its weight times as many, up to four times: what goes at one speed is shared by how much is
+    /// under way, not by turns alone.
     pub lane_workers: Option<usize>,
 }
 
@@ -247,11 +247,10 @@ impl<K: Hash + Eq + Clone, L: Hash + Eq + Clone> Inner<K, L> {
             return state.ready.pop(&self.weight_of, |_| true);
         };
         let working = &state.lane_working;
-        let spare = state.working.len() < limit * HEAVY_MAX as usize;
         let heavier = |lane: &L| limit * (self.weight_of)(lane).clamp(1, HEAVY_MAX) as usize;
         let may_go = |lane: &L| {
             let working = working.get(lane).copied().unwrap_or(0);
-            working < limit || (spare && working < heavier(lane))
+            working < limit || working < heavier(lane)
         };
         let key = state.ready.pop(&self.weight_of, may_go)?;
         *state.lane_working.entry((self.lane_of)(&key)).or_default() += 1;

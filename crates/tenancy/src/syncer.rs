@@ -47,7 +47,7 @@ const WORKERS: usize = 64;
 /// It is for what no watch tells, a bug here or there.
 const SCAN_EVERY: Duration = Duration::from_secs(600);
 
-/// Of one tenant of weight 1: a plane that does not answer holds so many workers and no more; heavier ones see [`QueueOptions`].
+/// Of one tenant of weight 1: a plane that does not answer holds so many workers and no more; heavier ones have up to four times as many.
 const TENANT_WORKERS: usize = 8;
 
 pub struct SyncerOptions {

@@ -33,16 +33,21 @@ async fn a_heavier_tenant_gets_its_weight_in_turns_and_no_other_starves() {
     house.gate.hold_back("/pods");
     house.start_syncer();
     let of = |tenant: &Tenant, path: &str| path.contains(&format!("/namespaces/{}-", tenant.name));
-    let waits = |tenant: &Tenant| {
-        house
-            .gate
-            .writes()
+    let waiting = |tenant: &Tenant| {
+        let writes = house.gate.writes();
+        writes
             .iter()
-            .any(|path| path.ends_with("/pods") && of(tenant, path))
+            .filter(|path| path.ends_with("/pods") && of(tenant, path))
+            .count()
     };
-    while !(waits(&heavy) && waits(&light)) {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    // Each has all that it may have under way, and the rest of its backlog behind that.
+    let both_wait = async {
+        while waiting(&light) < 8 || waiting(&heavy) < 32 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let both_wait = tokio::time::timeout(Duration::from_secs(60), both_wait).await;
+    both_wait.expect("both have Pods to be made");
     house.gate.let_go();
     until("all Pods are below", &house.below, &PODS, None, |pods| {
         (pods.len() == 2 * PODS_EACH).then_some(())
